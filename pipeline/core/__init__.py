@@ -1,0 +1,1 @@
+"""What every part rests on: errors, settings, the frame of a stage, stamps, samples."""

@@ -1,0 +1,48 @@
+"""Where and with how many threads a stage computes, chosen once per process."""
+
+import os
+import platform
+
+import torch
+
+from pipeline.core.errors import BackendError
+
+BACKENDS = ("cpu", "cuda")
+
+
+def setup(backend, threads):
+    """Make torch deterministic and return the device to compute on.
+
+    Parameters
+    ----------
+    backend : {"cpu", "cuda"}
+        Which kind of device.
+    threads : int
+        Threads of one operation on the CPU. Results are bit-equal only for equal threads.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    BackendError
+        If torch finds no CUDA device where one was asked for.
+    """
+    torch.set_num_threads(threads)
+    if backend == "cuda":
+        if not torch.cuda.is_available():
+            raise BackendError(
+                "--backend", "'cuda' without a usable CUDA device", "a GPU", "use --backend cpu"
+            )
+        # cuBLAS is deterministic only with a fixed workspace, and reads this before its first call.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    return torch.device(backend)
+
+
+def describe(device):
+    """Name the device for a stamp."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({platform.machine()})"

@@ -1,0 +1,182 @@
+"""The frame every stage runs in: arguments, log, progress, errors, exit status."""
+
+import argparse
+import errno
+import logging
+import os
+import shlex
+import sys
+import threading
+import time
+import traceback
+
+from tqdm import tqdm
+
+from pipeline.core.errors import PipelineError, SettingsError
+
+log = logging.getLogger("pipeline")
+
+USER_ERROR, OUR_FAULT, INTERRUPTED = 2, 1, 130
+LINE_EVERY = 10.0  # seconds between two lines of progress in a log
+_FULL = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "the quota used up",
+    errno.EROFS: "a read-only file system",
+}
+
+
+def main(module, doc, add_arguments, run, argv=None):
+    """Run one stage from the command line and return its exit status.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name, "pipeline.refine"; errors begin with it.
+    doc : str
+        The module's docstring, shown by ``--help``.
+    add_arguments : callable
+        Takes the parser; one option per file or setting.
+    run : callable
+        Takes the parsed arguments and does the work.
+    argv : list of str, optional
+        Instead of the process's own arguments.
+
+    Returns
+    -------
+    int
+        0 when done, 2 when input or settings are at fault, 1 when this project is, 130 when interrupted.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    parser.add_argument("--log", metavar="FILE", help="also write plain lines to this file")
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args(argv)
+    handlers = _log_to(args.log)
+    _end_with_parent()
+    try:
+        log.info("%s", shlex.join(["python", "-m", module, *argv]))
+        started = time.monotonic()
+        run(args)
+        log.info("done in %.1f s", time.monotonic() - started)
+        return 0
+    except PipelineError as error:
+        log.error("%s: %s", module, error)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        log.error("%s: interrupted", module)
+        return INTERRUPTED
+    except Exception as error:
+        reason = _full_disk(error)
+        if reason:
+            log.error("%s: %s; nothing was lost: make room and run the same command again", module, reason)
+            return USER_ERROR
+        log.error("%s: a fault of this program\n%s", module, traceback.format_exc())
+        return OUR_FAULT
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def positive(text):
+    """Read a whole number of at least 1, for an option of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1 on")
+    return int(text)
+
+
+def seed(text):
+    """Read a whole number from 0 to 2³² − 1, what every random generator here takes."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 to 2**32 - 1")
+    return int(text)
+
+
+def shard(text):
+    """Read "K-of-N", K from 1 to N, as the pair (K, N)."""
+    try:
+        part, count = map(int, text.split("-of-"))
+    except ValueError:
+        part, count = 0, 0
+    if not 1 <= part <= count:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected K-of-N with K from 1 to N, as in 1-of-1")
+    return part, count
+
+
+def choose(requested, known, option):
+    """Return `requested` if it is among `known`; otherwise raise a SettingsError that lists them."""
+    if requested not in known:
+        raise SettingsError(option, f"'{requested}'", "a known name", f"choose one of {', '.join(known)}")
+    return requested
+
+
+def progress(items, total, unit):
+    """Yield from `items`; show a bar on a terminal, a line now and then in a log."""
+    terminal = sys.stderr.isatty()
+    last = time.monotonic()
+    with tqdm(total=total, unit=unit, disable=not terminal, file=sys.stderr, leave=False) as bar:
+        for done, item in enumerate(items, start=1):
+            yield item
+            bar.update()
+            now = time.monotonic()
+            if now - last >= LINE_EVERY or done == total:
+                _to_files("%d of %d %s", done, total, unit, also_stderr=not terminal)
+                last = now
+
+
+def _log_to(path):
+    """Send the log to stderr and, if asked, to a file; return the handlers to take away again."""
+    handlers = [logging.StreamHandler(sys.stderr)]
+    if path:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
+        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    for handler in handlers:
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return handlers
+
+
+def _to_files(message, *values, also_stderr):
+    record = log.makeRecord(log.name, logging.INFO, __file__, 0, message, values, None)
+    for handler in log.handlers:
+        if also_stderr or isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _full_disk(error):
+    """Return why nothing could be written, if that is what ended the stage, else None."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            where = error.filename or "the output"
+            return f"{where}: found {_FULL[error.errno]}, expected room to write"
+        # HDF5 tells the number only in its text.
+        if isinstance(error, OSError | RuntimeError) and "errno = 28" in str(error):
+            return f"the output: found {_FULL[errno.ENOSPC]}, expected room to write"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _end_with_parent():
+    """Under Snakemake, end soon after it does: its rules pass its process number in PIPELINE_PARENT.
+
+    A killed Snakemake would otherwise leave stages behind that write while the next run starts.
+    """
+    parent = os.environ.get("PIPELINE_PARENT", "")
+    if not parent.isdecimal():
+        return
+
+    def watch():
+        while True:
+            try:
+                os.kill(int(parent), 0)
+            except ProcessLookupError:
+                os._exit(INTERRUPTED)
+            except PermissionError:
+                pass
+            time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True, name="parent watch").start()

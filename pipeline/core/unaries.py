@@ -1,0 +1,84 @@
+"""What a network says of an image: scores per class, and the kind of number they are."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from pipeline.core.errors import DataError
+
+KINDS = ("logits", "probability", "neg_log_probability")
+SMALLEST = 1e-20  # probabilities are clipped here before the logarithm; smaller ones carry no information
+
+
+@dataclass(frozen=True)
+class Unaries:
+    """Scores of one image at the network's own stride.
+
+    Attributes
+    ----------
+    scores : Tensor of shape (C, h, w), float32
+        One map per class, h × w the size of the network's output.
+    kind : {"logits", "probability", "neg_log_probability"}
+        What the numbers are. Only `log_probability` reads it, so no system can mix kinds up.
+    """
+
+    scores: torch.Tensor
+    kind: str
+
+    def log_probability(self, height, width):
+        """Return log p(class) at image size: Tensor of shape (C, height, width), float32.
+
+        Scores are resized as they are, bilinearly, corners not aligned, as in training; then normalised.
+        """
+        scores = resize(self.scores[None], height, width)[0]
+        if self.kind == "logits":
+            return scores.log_softmax(dim=0)
+        if self.kind == "probability":
+            return scores.clamp_min(SMALLEST).log().log_softmax(dim=0)
+        return (-scores).log_softmax(dim=0)
+
+
+def resize(scores, height, width):
+    """Resize scores of shape (B, C, h, w) to (B, C, height, width): bilinear, corners not aligned."""
+    if scores.shape[-2:] == (height, width):
+        return scores
+    return F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def check(scores, kind, where):
+    """Refuse scores that are not finite, or not of the kind they claim to be.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (C, h, w)
+    kind : {"logits", "probability", "neg_log_probability"}
+    where : str
+        Names the scores in an error.
+
+    Raises
+    ------
+    DataError
+        With the class and position of the first bad score.
+    """
+    bad = ~torch.isfinite(scores)
+    if bad.any():
+        label, row, col = (int(i) for i in bad.nonzero()[0])
+        raise DataError(
+            f"{where}, class {label}, row {row}, col {col}",
+            f"the score {float(scores[label, row, col])}",
+            "finite scores",
+            "look for a diverged training or a damaged cache, and make the unaries again",
+        )
+    if kind == "logits" and scores.shape[0] > 1 and _looks_like_probability(scores):
+        raise DataError(
+            where,
+            "scores in [0, 1] that sum to 1 at every pixel, marked as logits",
+            "logits, or the kind 'probability'",
+            "state the kind 'probability'",
+        )
+
+
+def _looks_like_probability(scores):
+    total = scores.float().sum(dim=0)
+    return bool(scores.min() >= 0) and bool((total - 1).abs().max() < 1e-3)

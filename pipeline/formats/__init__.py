@@ -1,0 +1,1 @@
+"""The files between the stages: how each is written, read and checked. Only formats and datasets open data files."""

@@ -1,0 +1,44 @@
+"""Labels: one system's answer for many images, in one Zarr store.
+
+STORE             attributes: class_names, pack_digest, summary of the refinement, stamp, digest, names
+STORE/NAME        (H W) uint8 class; attributes: seconds (of refining, warm), changed (share of pixels whose
+                  label differs from the unary's), sha256
+"""
+
+from pipeline.core.errors import DataError
+from pipeline.formats import stores
+
+FORMAT = "edgewise labels 1"
+
+
+def writer(path, *, names, class_names, pack_digest, stamp):
+    """Return a context that yields a `stores.Writer`."""
+    attributes = {"class_names": list(class_names), "pack_digest": pack_digest}
+    return stores.writer(path, format_name=FORMAT, names=names, attributes=attributes, stamp=stamp)
+
+
+class Labels(stores.Store):
+    """The labels of one system, open for reading."""
+
+    def __init__(self, path):
+        super().__init__(path, FORMAT, made_by="refine")
+        self.class_names = tuple(self.attributes["class_names"])
+
+    def belongs_to(self, pack):
+        """Refuse labels that were made from another pack."""
+        if self.attributes["pack_digest"] != pack.digest:
+            raise DataError(
+                self.path, "labels of another pack", f"those of {pack.path}", "run `refine` again"
+            )
+
+    def labels(self, name, truth):
+        """Return the labels (H, W) uint8 of one image, of the size of its truth."""
+        array, _ = self.read(name)
+        if array.shape != truth.shape:
+            raise DataError(
+                f"{self.path}, image {name}",
+                f"labels of {array.shape}",
+                f"{truth.shape} as in the pack",
+                "run `refine` again",
+            )
+        return array

@@ -1,0 +1,153 @@
+"""Zarr v3 stores with one array per image: what unaries and labels have in common.
+
+A store is written in a hidden folder beside its place and renamed when whole. A writer that finds such a
+folder of the same work (equal stamps) keeps its whole arrays, so a killed stage goes on where it was.
+Each array is one chunk: Blosc-zstd with shuffle, then a CRC-32C, so that damage is found when read.
+"""
+
+import hashlib
+import json
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from pipeline.core.errors import DataError
+from pipeline.core.files import move_folder, partial
+from pipeline.core.stamp import same_work
+
+
+class Writer:
+    """Stores arrays by name; `names` says which are there."""
+
+    def __init__(self, group):
+        self._group = group
+        self.names = {name for name in _array_names(group) if _is_whole(group, name)}
+
+    def put(self, name, array, attributes):
+        """Store one array; its digest is added to its attributes."""
+        array = np.ascontiguousarray(array)
+        stored = self._group.create_array(
+            name,
+            shape=array.shape,
+            chunks=array.shape,
+            dtype=array.dtype,
+            fill_value=np.nan if array.dtype.kind == "f" else 255,
+            compressors=(
+                BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=array.itemsize),
+                Crc32cCodec(),
+            ),
+            attributes=attributes | {"sha256": hashlib.sha256(array.tobytes()).hexdigest()},
+            overwrite=True,
+        )
+        stored[...] = array
+        self.names.add(name)
+
+
+@contextmanager
+def writer(path, *, format_name, names, attributes, stamp):
+    """Yield a Writer of the store that will be at `path` once all of `names` were put.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder of the finished store.
+    format_name : str
+        Kind and version of the store, checked by `Store`.
+    names : sequence of str
+        Every array the finished store must hold, in order.
+    attributes : dict
+        Further attributes of the store.
+    stamp : dict
+        What it comes from; a partial store of another stamp is thrown away.
+    """
+    path, beside = Path(path), partial(path)
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    group = _resume(beside, stamp) or _begin(beside, stamp)
+    out = Writer(group)
+    yield out
+    missing = [name for name in names if name not in out.names]
+    if missing:
+        raise RuntimeError(f"{path}: {len(missing)} arrays were never put, the first is {missing[0]}")
+    digests = "".join(group[name].attrs["sha256"] for name in names)
+    content = hashlib.sha256((json.dumps([list(names), attributes], sort_keys=True) + digests).encode())
+    group.attrs.update(
+        attributes | {"format": format_name, "names": list(names), "digest": content.hexdigest()}
+    )
+    move_folder(beside, path)
+
+
+class Store:
+    """A finished store, open for reading."""
+
+    def __init__(self, path, format_name, made_by):
+        self.path, self.made_by = Path(path), made_by
+        if not self.path.is_dir():
+            raise DataError(path, "no such store", "a Zarr store", f"run `{made_by}` first or mend the path")
+        try:
+            self._group = zarr.open_group(self.path, mode="r", zarr_format=3)
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise DataError(path, f"no readable Zarr v3 group ({reason})", "a store", self._again) from None
+        self.attributes = dict(self._group.attrs)
+        found = self.attributes.get("format")
+        if found != format_name:
+            raise DataError(path, f"format {found!r}", f"'{format_name}'", self._again)
+        self.names = tuple(self.attributes["names"])
+        self.stamp = self.attributes["stamp"]
+        self.digest = self.attributes["digest"]
+
+    def read(self, name):
+        """Return (array, attributes) of one image."""
+        if name not in self.names:
+            raise DataError(f"{self.path}, image {name}", "no such image", "one of the store", self._again)
+        try:
+            stored = self._group[name]
+            if stored.nchunks_initialized < stored.nchunks:
+                raise KeyError("its data file is missing")
+            return stored[...], dict(stored.attrs)
+        except (KeyError, ValueError, RuntimeError, OSError) as error:
+            reason = " ".join(str(error).split())[:120]
+            where = f"{self.path}, image {name}"
+            raise DataError(where, f"a damaged array ({reason})", "a whole one", self._again) from None
+
+    def attributes_of(self, name):
+        """Return the attributes of one image's array without reading its data."""
+        return dict(self._group[name].attrs)
+
+    @property
+    def _again(self):
+        return f"run `{self.made_by}` again"
+
+
+def _begin(beside, stamp):
+    shutil.rmtree(beside, ignore_errors=True)
+    return zarr.create_group(beside, zarr_format=3, attributes={"stamp": stamp})
+
+
+def _resume(beside, stamp):
+    """Open a partial store if it is of the same work."""
+    try:
+        group = zarr.open_group(beside, mode="r+", zarr_format=3)
+        # Stamps are compared as JSON reads them back: tuples have become lists.
+        return group if same_work(group.attrs["stamp"], json.loads(json.dumps(stamp))) else None
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _array_names(group):
+    return [name for name, _ in group.arrays()]
+
+
+def _is_whole(group, name):
+    """Tell whether an array of a partial store was finished: a kill may fall between its metadata and its data."""
+    try:
+        stored = group[name]
+        if stored.nchunks_initialized < stored.nchunks:
+            return False
+        return hashlib.sha256(stored[...].tobytes()).hexdigest() == stored.attrs["sha256"]
+    except (KeyError, ValueError, RuntimeError, OSError):
+        return False

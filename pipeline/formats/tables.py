@@ -1,0 +1,57 @@
+"""The table of results: tab-separated text, one line per run, the stamp in a comment at the end.
+
+Spreadsheets see the header first; ``pandas.read_csv(path, sep="\\t", comment="#")`` reads it too.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+from pipeline.core.errors import DataError
+from pipeline.core.files import whole_file
+from pipeline.core.stamp import to_json
+
+STAMP = "# stamp "
+
+
+def write(path, rows, stamp):
+    """Write rows (dicts of str, all with the same keys, at least one) whole or not at all."""
+    with whole_file(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        out = csv.DictWriter(file, rows[0].keys(), delimiter="\t", lineterminator="\n")
+        out.writeheader()
+        out.writerows(rows)
+        file.write(STAMP + to_json(stamp) + "\n")
+
+
+def read(path):
+    """Read what `write` wrote; return (rows, stamp), values as text. DataError if it is something else."""
+    lines = _lines(path)
+    if not lines or not lines[-1].startswith(STAMP):
+        raise DataError(path, "no stamp in its last line", "a whole table", "run `aggregate` again")
+    try:
+        stamp = json.loads(lines[-1].removeprefix(STAMP))
+    except ValueError:
+        raise DataError(path, "a damaged stamp", "a whole table", "run `aggregate` again") from None
+    rows = list(csv.DictReader(lines[:-1], delimiter="\t"))
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise DataError(path, "lines of unequal length", "a whole table", "run `aggregate` again")
+    return rows, stamp
+
+
+def read_history(path):
+    """Read a training history: one JSON object a line, as {"epoch", "steps", "loss", "lr", "heldout_miou"}."""
+    try:
+        return [json.loads(line) for line in _lines(path)]
+    except ValueError:
+        raise DataError(
+            path, "a line that is no JSON", "a training history", "run `train` or `finetune` again"
+        ) from None
+
+
+def _lines(path):
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise DataError(path, "no such file", "a table", "run the stage that makes it first") from None
+    except UnicodeDecodeError:
+        raise DataError(path, "bytes that are no text", "a table", "run the stage that makes it") from None

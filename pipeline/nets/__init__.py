@@ -1,0 +1,128 @@
+"""Networks that give logits, one file each; a network's settings name the file as ``architecture``.
+
+What every network keeps, so that `train` and `cache` need not know which one they hold:
+
+- its file has ``build(settings, classes)``, which returns the network, freshly initialised from torch's
+  global generator: whoever builds seeds it. `settings` is the network's frozen settings object;
+- it takes images (B 3 H W), float32, scaled as its weights want them, of any H and W from 1 on;
+- it returns logits (B C ⌈H/stride⌉ ⌈W/stride⌉), float32; the entry at (row, col) belongs to the pixel at
+  (row · stride, col · stride). Upsampling is left to the caller;
+- ``network.stride`` is that stride, in pixels;
+- parameters below ``backbone.`` are named as in torchvision, so that users' weight files load; what is
+  trained anew for each set of classes stands below ``classifier.``.
+
+Below `build` stand the few pieces that several networks share.
+"""
+
+import difflib
+import importlib
+import pkgutil
+
+from torch import nn
+
+from pipeline.core.errors import SettingsError
+
+
+def build(settings, classes):
+    """Build the network that `settings` describe.
+
+    Parameters
+    ----------
+    settings : frozen settings object
+        ``settings.architecture`` names a file of this folder; the other keys are that file's.
+    classes : int
+        Number of classes C, void not counted.
+
+    Returns
+    -------
+    nn.Module
+        As described at the top of this file, in training mode, on the CPU.
+
+    Raises
+    ------
+    SettingsError
+        If no architecture has that name, or the architecture refuses one of its settings.
+    """
+    name = settings.architecture
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise SettingsError(
+            "architecture", repr(name), "one of " + ", ".join(known), f"did you mean {nearest!r}?"
+        )
+    return importlib.import_module(f"{__name__}.{name}").build(settings, classes)
+
+
+def channels(standard, width):
+    """Scale a number of channels by `width`, to the nearest multiple of 8 (GPUs like it) and at least 8."""
+    return max(8, 8 * round(standard * width / 8))
+
+
+def dilate(strides, output_stride):
+    """Turn the strides that would exceed `output_stride` into dilation ("à trous").
+
+    Where a stride falls away, what follows keeps its reach by dilation; the layer that bore the stride still
+    has the dilation from before it. Every entry of the strided network is then found, unchanged, in the
+    dilated one.
+
+    Parameters
+    ----------
+    strides : sequence of int
+        Stride of each layer of the classification network, from the image on.
+    output_stride : {8, 16, 32}
+        Pixels between neighbours in the output.
+
+    Returns
+    -------
+    list of (stride, before, after)
+        For each layer its stride, the dilation before its stride would have acted, and the one after.
+
+    Raises
+    ------
+    SettingsError
+        If `output_stride` is not 8, 16 or 32.
+    """
+    if output_stride not in (8, 16, 32):
+        raise SettingsError("output_stride", str(output_stride), "8, 16 or 32", "choose one of these")
+    plan, reached, before = [], 1, 1
+    for stride in strides:
+        after = before
+        if reached * stride > output_stride:
+            stride, after = 1, before * stride
+        plan.append((stride, before, after))
+        reached, before = reached * stride, after
+    return plan
+
+
+def fcn_head(features, classes, dropout):
+    """Make the head of torchvision's FCN, (B F H W) → (B C H W), with dropout of whole channels.
+
+    Parameters
+    ----------
+    features, classes : int
+        Channels in and out.
+    dropout : float
+        Share of channels dropped while training; Teichmann and Cipolla, arXiv:1805.04777, take 0.5.
+    """
+    inner = features // 4
+    return nn.Sequential(
+        nn.Conv2d(features, inner, 3, padding=1, bias=False),
+        nn.BatchNorm2d(inner),
+        nn.ReLU(inplace=True),
+        nn.Dropout2d(dropout),
+        nn.Conv2d(inner, classes, 1),
+    )
+
+
+def initialise(network):
+    """Draw fresh weights: Kaiming normal by fan-out (He et al., arXiv:1502.01852), the last layer N(0, 0.01).
+
+    The small last layer starts all classes about even. Batch norm starts as the identity, which is how torch
+    makes it.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.normal_(network.classifier[-1].weight, std=0.01)
