@@ -1,1 +1,4 @@
-"""Edgewise: sharpen a CNN's segmentation with structured inference. Here a file is a stage and a folder is a library."""
+"""Edgewise: sharpen a CNN's segmentation with structured inference.
+
+Here a file is a stage and a folder is a library.
+"""

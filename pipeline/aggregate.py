@@ -101,9 +101,7 @@ def gain(name, other, row, score, args):
 def difference(score, other, args):
     """Return the bootstrap difference of mean IoU between a score and the margins of another run."""
     blocks = score.block if score.block != score.names else None
-    return paired_difference(
-        margins(score), other, resamples=args.resamples, seed=args.seed, blocks=blocks
-    )
+    return paired_difference(margins(score), other, resamples=args.resamples, seed=args.seed, blocks=blocks)
 
 
 def margins(score):
@@ -118,9 +116,7 @@ def note(row, score, columns, args):
     constant = one_class_everywhere(own)
     if row.system == "unary" and not difference(score, constant, args).low > 0:
         notes.append("untrained")
-        stage.log.warning(
-            "warning: %s on %s is not better than its most frequent class everywhere", row.net, row.pack
-        )
+        stage.log.warning("warning: %s on %s is not better than its most frequent class everywhere", row.net, row.pack)
     changed = float(columns["changed_percent"])
     if row.system != "unary" and not LITTLE <= changed <= MUCH:
         notes.append("changes little" if changed < LITTLE else "changes much")

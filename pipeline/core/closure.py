@@ -59,6 +59,4 @@ def _imports(path):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
-    return [
-        ".".join(parts[: i + 1]) for name in names for parts in [name.split(".")] for i in range(len(parts))
-    ]
+    return [".".join(parts[: i + 1]) for name in names for parts in [name.split(".")] for i in range(len(parts))]

@@ -32,9 +32,7 @@ def setup(backend, threads):
     torch.set_num_threads(threads)
     if backend == "cuda":
         if not torch.cuda.is_available():
-            raise BackendError(
-                "--backend", "'cuda' without a usable CUDA device", "a GPU", "use --backend cpu"
-            )
+            raise BackendError("--backend", "'cuda' without a usable CUDA device", "a GPU", "use --backend cpu")
         # cuBLAS is deterministic only with a fixed workspace, and reads this before its first call.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
@@ -46,3 +44,14 @@ def describe(device):
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu ({platform.machine()})"
+
+
+def join_processes(device):
+    """Join the processes that `torchrun` started; return (rank, number of processes), (0, 1) outside it."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        return 0, 1
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return torch.distributed.get_rank(), ranks

@@ -46,6 +46,4 @@ def digest(path):
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
-        raise DataError(
-            path, "no such file", "a file", "check the path or run the stage that makes it"
-        ) from None
+        raise DataError(path, "no such file", "a file", "check the path or run the stage that makes it") from None

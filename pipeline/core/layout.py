@@ -74,9 +74,7 @@ def read_runs(path):
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
     except FileNotFoundError:
-        raise SettingsError(
-            path, "no such file", "a run table", "check `runs` in config/config.yaml"
-        ) from None
+        raise SettingsError(path, "no such file", "a run table", "check `runs` in config/config.yaml") from None
     table = csv.DictReader(lines, delimiter="\t")
     unknown = [column for column in table.fieldnames or () if column not in COLUMNS]
     if unknown:

@@ -110,15 +110,11 @@ def nearest(word, known):
 
 
 def _schema_by(values, folder, key, where):
-    known = sorted(
-        path.name.removesuffix(".schema.yaml") for path in (SCHEMAS / folder).glob("*.schema.yaml")
-    )
+    known = sorted(path.name.removesuffix(".schema.yaml") for path in (SCHEMAS / folder).glob("*.schema.yaml"))
     if key not in values:
         raise SettingsError(where, f"no key '{key}'", f"one of {', '.join(known)}", f"add the key '{key}'")
     if values[key] not in known:
-        raise SettingsError(
-            f"{where}, key '{key}'", f"'{values[key]}'", "a known name", nearest(values[key], known)
-        )
+        raise SettingsError(f"{where}, key '{key}'", f"'{values[key]}'", "a known name", nearest(values[key], known))
     return SCHEMAS / folder / f"{values[key]}.schema.yaml"
 
 
@@ -140,9 +136,7 @@ def _explain(error, where, prefix):
         known = error.schema["properties"]
         unknown = sorted(set(error.instance) - set(known))[0]
         key = ".".join(map(str, [*path, unknown]))
-        return SettingsError(
-            f"{where}, key '{key}'", "an unknown key", "a known one", nearest(unknown, known)
-        )
+        return SettingsError(f"{where}, key '{key}'", "an unknown key", "a known one", nearest(unknown, known))
     if error.validator == "required":
         missing = next(key for key in error.validator_value if key not in error.instance)
         key = ".".join(map(str, [*path, missing]))

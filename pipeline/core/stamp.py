@@ -40,8 +40,7 @@ def make(stage, *, inputs, settings=None, modules=(), **more):
         "project": f"edgewise {metadata.version('edgewise')}",
         "commit": commit(),
         "source": closure.source_hash(f"pipeline.{stage}", *modules),
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
         "inputs": dict(inputs),
         "settings": settings.plain() if settings is not None else {},
         **more,

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.core.errors import SettingsError
-from pipeline.core.settings import nearest
 from pipeline.core.sample import Sample
+from pipeline.core.settings import nearest
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ objects are is told by silhouette, by pattern and by the pair of hues in it; eve
 and the background.
 """
 
-from functools import partial
-
 import numpy as np
 from scipy.ndimage import gaussian_filter
 

@@ -140,9 +140,7 @@ class Score:
         self._file = _open(self.path)
         try:
             attrs = dict(self._file.attrs)
-            self.class_names, self.widths = (
-                tuple(json.loads(attrs[key])) for key in ("class_names", "widths")
-            )
+            self.class_names, self.widths = (tuple(json.loads(attrs[key])) for key in ("class_names", "widths"))
             self.settings, self.stamp = (json.loads(attrs[key]) for key in ("settings", "stamp"))
             self.split, self.trimap = attrs["split"], attrs["trimap"]
             self.pack_digest, self.digest = attrs["pack_digest"], attrs["digest"]
@@ -212,9 +210,7 @@ def _open(path):
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise DataError(
-            path, f"no readable HDF5 file ({_short(error)})", "a score", "run `score` again"
-        ) from None
+        raise DataError(path, f"no readable HDF5 file ({_short(error)})", "a score", "run `score` again") from None
     if file.attrs.get("format") != FORMAT:
         found = file.attrs.get("format")
         file.close()

@@ -27,9 +27,7 @@ class Labels(stores.Store):
     def belongs_to(self, pack):
         """Refuse labels that were made from another pack."""
         if self.attributes["pack_digest"] != pack.digest:
-            raise DataError(
-                self.path, "labels of another pack", f"those of {pack.path}", "run `refine` again"
-            )
+            raise DataError(self.path, "labels of another pack", f"those of {pack.path}", "run `refine` again")
 
     def labels(self, name, truth):
         """Return the labels (H, W) uint8 of one image, of the size of its truth."""

@@ -81,9 +81,7 @@ class Pack:
     def names(self, split):
         """Return the names of one split's samples, in its order."""
         if split not in self.splits:
-            raise DataError(
-                self.path, f"no split '{split}'", f"one of {', '.join(self.splits)}", "name one of these"
-            )
+            raise DataError(self.path, f"no split '{split}'", f"one of {', '.join(self.splits)}", "name one of these")
         return tuple(self._open()["splits"][split].asstr()[:])
 
     def sample(self, name):
@@ -115,9 +113,7 @@ def _open(path):
     try:
         file = h5py.File(path, "r")
     except OSError as error:
-        raise DataError(
-            path, f"no readable HDF5 file ({_first_words(error)})", "a pack", "run `pack` again"
-        ) from None
+        raise DataError(path, f"no readable HDF5 file ({_first_words(error)})", "a pack", "run `pack` again") from None
     if file.attrs.get("format") != FORMAT:
         raise DataError(path, f"format {file.attrs.get('format')!r}", f"'{FORMAT}'", "run `pack` again")
     return file

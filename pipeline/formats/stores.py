@@ -74,9 +74,7 @@ def writer(path, *, format_name, names, attributes, stamp):
         raise RuntimeError(f"{path}: {len(missing)} arrays were never put, the first is {missing[0]}")
     digests = "".join(group[name].attrs["sha256"] for name in names)
     content = hashlib.sha256((json.dumps([list(names), attributes], sort_keys=True) + digests).encode())
-    group.attrs.update(
-        attributes | {"format": format_name, "names": list(names), "digest": content.hexdigest()}
-    )
+    group.attrs.update(attributes | {"format": format_name, "names": list(names), "digest": content.hexdigest()})
     move_folder(beside, path)
 
 

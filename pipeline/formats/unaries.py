@@ -47,9 +47,7 @@ def put(out, name, scores, image, dtype):
     """
     stored = scores.astype(DTYPES[dtype])
     if not np.isfinite(stored).all() and np.isfinite(scores).all():
-        raise DataError(
-            name, f"a score of {np.abs(scores).max():.3g}", "at most 65504 for float16", "use float32"
-        )
+        raise DataError(name, f"a score of {np.abs(scores).max():.3g}", "at most 65504 for float16", "use float32")
     attributes = {
         "image_size": list(image.shape[:2]),
         "image_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
@@ -114,9 +112,7 @@ class Cache:
         scores, attributes = store.read(name)
         size, expected = tuple(attributes["image_size"]), image.shape[:2]
         if size != expected:
-            hint = (
-                "the axes look swapped, run `cache` again" if size == expected[::-1] else "run `cache` again"
-            )
+            hint = "the axes look swapped, run `cache` again" if size == expected[::-1] else "run `cache` again"
             raise DataError(
                 where,
                 f"unaries of an image of {size[0]} × {size[1]} px (rows × cols)",
@@ -131,9 +127,7 @@ class Cache:
                 "run `cache` again",
             )
         if scores.shape[0] != len(self.class_names):
-            raise DataError(
-                where, f"{scores.shape[0]} classes", str(len(self.class_names)), "run `cache` again"
-            )
+            raise DataError(where, f"{scores.shape[0]} classes", str(len(self.class_names)), "run `cache` again")
         scores = torch.from_numpy(scores.astype(np.float32))
         check(scores, self.kind, where)
         return Unaries(scores, self.kind)

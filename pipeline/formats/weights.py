@@ -93,9 +93,7 @@ def read_foreign(path):
         held = held[wrapper]
     named = held.items() if isinstance(held, dict) else ()
     tensors = {
-        str(name).removeprefix("module."): value.detach()
-        for name, value in named
-        if isinstance(value, torch.Tensor)
+        str(name).removeprefix("module."): value.detach() for name, value in named if isinstance(value, torch.Tensor)
     }
     if not tensors:
         expected = "a state dict, bare or under " + ", ".join(WRAPPERS)

@@ -1,0 +1,1 @@
+"""The operations everything rests on, one folder each: the contract, and a backend a file."""

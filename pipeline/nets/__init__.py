@@ -47,9 +47,7 @@ def build(settings, classes):
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-        raise SettingsError(
-            "architecture", repr(name), "one of " + ", ".join(known), f"did you mean {nearest!r}?"
-        )
+        raise SettingsError("architecture", repr(name), "one of " + ", ".join(known), f"did you mean {nearest!r}?")
     return importlib.import_module(f"{__name__}.{name}").build(settings, classes)
 
 

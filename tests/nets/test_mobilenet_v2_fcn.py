@@ -86,7 +86,6 @@ def test_gradients_reach_every_parameter():
 
 
 def test_an_output_stride_no_network_has_is_refused():
-    with pytest.raises(
-        SettingsError, match="^output_stride: found 4, expected 8, 16 or 32; choose one of these$"
-    ):
+    with pytest.raises(SettingsError) as caught:
         nets.build(settings(output_stride=4), classes=2)
+    assert str(caught.value) == "output_stride: found 4, expected 8, 16 or 32; choose one of these"

@@ -115,7 +115,7 @@ def test_fresh_networks_favour_no_class_and_repeat_with_the_seed():
     torch.manual_seed(0)
     second = nets.build(settings(width=0.25), classes=4).state_dict()
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.state_dict().items())
-    assert first.classifier[4].weight.std() == pytest.approx(0.01, rel=0.2)
+    assert first.classifier[4].weight.std().item() == pytest.approx(0.01, rel=0.2)
     assert not first.classifier[4].bias.any()
 
 

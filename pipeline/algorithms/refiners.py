@@ -1,0 +1,59 @@
+"""Fitting a differentiable system on given unaries, by gradient."""
+
+import torch
+
+from pipeline.algorithms.losses import cross_entropy
+from pipeline.core.errors import DataError
+
+
+def fit(module, samples, settings, seed, device, values):
+    """Fit a differentiable system on given unaries; the gradient of a batch is summed image by image.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Takes images (1 3 H W), 0..255, and log-probabilities (1 C H W); returns scores (1 C H W).
+    samples : sequence
+        Items are (Sample, Unaries); read anew at each access, so memory does not grow with their number.
+    settings : Settings
+        epochs, batch, learning_rate.
+    seed : int
+        Of the order of the images.
+    device : torch.device
+    values : callable
+        Returns the parameters' values, dict of str to float, for the curve.
+
+    Yields
+    ------
+    dict
+        step, steps, loss (mean over the batch's labelled pixels, before the step) and `values`.
+    """
+    optimiser = torch.optim.Adam(
+        [parameter for parameter in module.parameters() if parameter.requires_grad], lr=settings.learning_rate
+    )
+    generator = torch.Generator().manual_seed(seed)
+    batches = []
+    for _ in range(settings.epochs):
+        batches += torch.randperm(len(samples), generator=generator).split(settings.batch)
+    for step, batch in enumerate(batches, start=1):
+        optimiser.zero_grad(set_to_none=True)
+        before = values()
+        loss, pixels = 0.0, 0
+        for index in batch.tolist():
+            sample, unaries = samples[index]
+            truth = torch.from_numpy(sample.truth).long()[None].to(device)
+            total, count = cross_entropy(module(*as_batch(sample.image, unaries, device)), truth)
+            # Every image weighs the same, whatever its size; the loss told is the mean over pixels.
+            (total / count.clamp_min(1) / len(batch)).backward()
+            loss, pixels = loss + float(total), pixels + int(count)
+        loss /= max(pixels, 1)
+        if not torch.isfinite(torch.tensor(loss)):
+            raise DataError(f"fit, step {step}", f"a loss of {loss}", "a finite one", "lower the learning rate")
+        optimiser.step()
+        yield {"step": step, "steps": len(batches), "loss": loss} | before
+
+
+def as_batch(image, unaries, device):
+    """Return one image and its Unaries as tensors (1 3 H W), 0..255, and (1 C H W), log-probability."""
+    photograph = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device)
+    return photograph, unaries.log_probability(*image.shape[:2])[None].to(device)

@@ -1,0 +1,98 @@
+"""Cache a network's scores for the images that systems are fitted and tried on.
+
+reads   a pack, weights
+writes  unaries: logits at the network's stride, one shard of the images
+
+A killed stage keeps the images it had finished.
+"""
+
+import sys
+
+from pipeline import nets
+from pipeline.algorithms import evaluation
+from pipeline.core import device, files, settings, stage, stamp
+from pipeline.core.errors import DataError
+from pipeline.core.settings import Settings
+from pipeline.core.unaries import check
+from pipeline.formats import packs, unaries, weights
+
+
+def add_arguments(parser):
+    """Declare the options."""
+    parser.add_argument("--pack", required=True, metavar="H5")
+    parser.add_argument("--net", required=True, metavar="YAML", help="a file of config/nets")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="of `train` or `finetune`, or your own")
+    parser.add_argument("--shard", required=True, type=stage.shard, metavar="K-of-N", help="which part of the images")
+    parser.add_argument("--backend", required=True, choices=device.BACKENDS)
+    parser.add_argument("--threads", required=True, type=stage.positive)
+    parser.add_argument("--output", required=True, metavar="ZARR")
+
+
+def run(args):
+    """Run the network over the shard's images; those a killed run had finished are kept."""
+    net = settings.read(args.net, "nets")
+    pack = packs.Pack(args.pack)
+    where = device.setup(args.backend, args.threads)
+    part, count = args.shard
+    names = [name for split in net.cache.splits for name in pack.names(split)][part - 1 :: count]
+    network, scaling, architecture = load(args, net, pack)
+    network.to(where)
+    described = stamp.make(
+        "cache",
+        inputs={"pack": pack.digest, "weights": files.digest(args.weights)},
+        settings=net,
+        modules=[f"pipeline.nets.{architecture}"],
+        shard=f"{part}-of-{count}",
+        threads=args.threads,
+        device=device.describe(where),
+    )
+    with unaries.writer(
+        args.output,
+        names=names,
+        class_names=pack.class_names,
+        kind="logits",
+        stride=network.stride,
+        dtype=net.cache.dtype,
+        pack_digest=pack.digest,
+        stamp=described,
+    ) as out:
+        left = [name for name in names if name not in out.names]
+        if len(left) < len(names):
+            stage.log.info("%d of %d images are there already", len(names) - len(left), len(names))
+        for name in stage.progress(left, len(left), "images"):
+            image = pack.sample(name).image
+            scores = evaluation.logits(network, image, scaling, where)[0].cpu()
+            check(scores, "logits", f"{args.weights}, image {name}")
+            unaries.put(out, name, scores.numpy(), image, net.cache.dtype)
+
+
+def load(args, net, pack):
+    """Return (network with its weights, input scaling, architecture); what our own files say of themselves holds."""
+    if net.source == "given":
+        network = nets.build(net.network, pack.classes)
+        match = weights.load_into(network, weights.read_foreign(args.weights), args.weights, least=1.0)
+        stage.log.info("%s: %s", args.weights, match.report())
+        if match.missing or match.mismatched:
+            raise DataError(
+                args.weights,
+                match.report(),
+                f"every tensor of the network with {pack.classes} classes",
+                "train it on this pack with `source: train` and `weights:` this file",
+            )
+        return network, net.scaling, net.network.architecture
+    tensors, made = weights.read(args.weights)
+    if tuple(made["class_names"]) != pack.class_names:
+        raise DataError(args.weights, f"classes {made['class_names']}", "those of the pack", "train on this pack")
+    trained = Settings(made["settings"])
+    network = nets.build(trained.network, pack.classes)
+    network.load_state_dict(tensors)
+    return network, trained.scaling, trained.network.architecture
+
+
+def main(argv=None):
+    """Run the stage; return its exit status."""
+    return stage.main("pipeline.cache", __doc__, add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Any folder in PASCAL VOC layout.
+
+    ROOT/JPEGImages/ID.jpg (or .png)     photograph
+    ROOT/SegmentationClass/ID.png        8-bit palette or grey PNG; the pixel's value is its class, 255 is void
+    ROOT/ImageSets/Segmentation/SPLIT.txt  one ID a line
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.core.errors import DataError
+from pipeline.core.sample import Sample
+from pipeline.core.settings import nearest
+from pipeline.datasets import Source
+
+VOID = 255
+HELD_OUT_SEED = 2018  # fixed: the held-out images are part of the protocol, not of a run
+
+
+def read(settings, seed):
+    """Open a VOC-layout folder; `settings` as in the reader's schema, `seed` is not used.
+
+    Raises
+    ------
+    DataError
+        If a folder, list, image or label is missing or does not fit; the message names the file.
+    """
+    root = Path(settings.root).expanduser()
+    class_names = _class_names(settings, root)
+    train, val = (_list(root, settings.splits[split]) for split in ("train", "val"))
+    both = sorted(set(train) & set(val))
+    if both:
+        raise DataError(f"{root}, splits train and val", f"{both[0]} in both", "disjoint lists", "mend the lists")
+    blocks = _blocks(train + val, settings.block_length)
+    heldout = hold_out(train, blocks)
+    for name in (*train, *val):
+        _files(root, name)
+    splits = {"train": tuple(sorted(set(train) - set(heldout))), "heldout": heldout, "val": tuple(val)}
+
+    def sample(name):
+        return _sample(root, name, len(class_names))
+
+    return Source(class_names, splits, sample, blocks if settings.block_length > 1 else {})
+
+
+def hold_out(names, blocks):
+    """Choose the images that systems are fitted on: min(200, a fifth), whole blocks in an order of fixed seed.
+
+    Paper arXiv:1805.04777, section 5, holds out 200; which is not said. Here: NumPy's RandomState(2018) permutes
+    the sorted names (of blocks, for video), and the first ones are taken.
+    """
+    count = min(200, len(names) // 5)
+    members = {}
+    for name in sorted(names):
+        members.setdefault(blocks[name], []).append(name)
+    keys = sorted(members)
+    chosen = []
+    for index in np.random.RandomState(HELD_OUT_SEED).permutation(len(keys)):
+        if len(chosen) < count:
+            chosen += members[keys[index]]
+    return tuple(sorted(chosen[:count] if len(keys) == len(names) else chosen))
+
+
+def _blocks(names, length):
+    """Give each name its block: itself, or with `length` n its run of n neighbouring frames of one clip."""
+    if length == 1:
+        return {name: name for name in names}
+    clips, blocks = {}, {}
+    for name in sorted(names):
+        clip = name.rpartition("_")[0]
+        position = clips[clip] = clips.get(clip, -1) + 1
+        blocks[name] = f"{clip}/{position // length:04d}"
+    return blocks
+
+
+def _class_names(settings, root):
+    names = settings.class_names
+    if isinstance(names, str):
+        path = root / names
+        if not path.is_file():
+            raise DataError(path, "no such file", "a list of class names, one a line", "add it, or list them")
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
+        found = f"{len(names)} class names, {len(set(names))} different"
+        raise DataError(f"{root}, class names", found, "2 to 255 different ones", "mend the list")
+    return tuple(names)
+
+
+def _list(root, split):
+    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not path.is_file():
+        known = [file.stem for file in path.parent.glob("*.txt")]
+        do = nearest(split, known) if known else f"check that {root} has the layout of PASCAL VOC"
+        raise DataError(path, "no such file", "a list of image names, one a line", do)
+    names = path.read_text(encoding="utf-8").split()
+    if not names:
+        raise DataError(path, "no names", "at least one", "list the images of this split")
+    twice = next((name for name, other in zip(sorted(names), sorted(names)[1:], strict=False) if name == other), None)
+    if twice:
+        raise DataError(path, f"the name {twice} twice", "each once", "delete one")
+    return names
+
+
+def _files(root, name):
+    """Return the paths of an image and its labels; DataError if one is missing."""
+    candidates = [root / "JPEGImages" / f"{name}{ending}" for ending in (".jpg", ".jpeg", ".png")]
+    image = next((path for path in candidates if path.is_file()), None)
+    labels = root / "SegmentationClass" / f"{name}.png"
+    for path, missing in ((candidates[0], image is None), (labels, not labels.is_file())):
+        if missing:
+            raise DataError(path, "no such file", "one for every name in the lists", "add it or unlist the name")
+    return image, labels
+
+
+def _sample(root, name, classes):
+    image_path, truth_path = _files(root, name)
+    image = _open(image_path, "a photograph")
+    image = np.asarray(image.convert("RGB"))
+    truth = _open(truth_path, "labels")
+    if truth.mode not in ("P", "L"):
+        raise DataError(
+            truth_path,
+            f"a PNG of mode {truth.mode}",
+            "one of mode P or L, whose values are classes",
+            "save the indices, not their colours",
+        )
+    truth = np.asarray(truth)
+    if truth.shape != image.shape[:2]:
+        raise DataError(
+            truth_path,
+            f"labels of {truth.shape[0]} × {truth.shape[1]} px (rows × cols)",
+            f"{image.shape[0]} × {image.shape[1]} as in {image_path.name}",
+            "replace the one that is wrong",
+        )
+    bad = np.argwhere((truth >= classes) & (truth != VOID))
+    if len(bad):
+        row, col = bad[0]
+        raise DataError(
+            f"{truth_path}, row {row}, col {col}",
+            f"the value {truth[row, col]}",
+            f"0 to {classes - 1}, or {VOID} for void",
+            "mend the labels or the class names",
+        )
+    return Sample(name, image, truth.astype(np.uint8))
+
+
+def _open(path, what):
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(path, f"a damaged file ({reason})", what, "replace the file") from None

@@ -1,0 +1,186 @@
+"""Plots as SVG text: the same input gives the same bytes.
+
+They are drawn at the width of a phone, so that on one they keep their size; colours are CSS variables of the page
+with fixed colours behind them, so that they follow it into dark mode and also stand alone.
+"""
+
+import re
+from contextlib import contextmanager
+from io import StringIO
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipeline.figures.palette import SERIES
+
+WIDTH = 5.0  # inches; 360 CSS pixels
+_INK, _RULE = "#010203", "#d0d0d1"  # stand for the text's and the grid's colour until the SVG is written
+_STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 10.5,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10.5,
+    "legend.fontsize": 10.5,
+    "xtick.labelsize": 10.0,
+    "ytick.labelsize": 10.0,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _RULE,
+    "ytick.color": _RULE,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "axes.edgecolor": _RULE,
+    "grid.color": _RULE,
+    "grid.linewidth": 0.7,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+_MARKERS = "osD^vPX*"
+
+
+def bars(class_names, series, colours, name):
+    """Draw the IoU of each class as horizontal bars, all series side by side.
+
+    Parameters
+    ----------
+    class_names : sequence of str
+    series : dict of str to ndarray of shape (C,)
+        Percent by system; NaN where a class has no IoU.
+    colours : dict of str to int
+        Place in `palette.SERIES` by system.
+    name : str
+        Unique within a page.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    rows, thick = len(class_names), 0.8 / len(series)
+    height = 0.75 + rows * max(0.34, 0.12 * len(series) + 0.1)
+    with _drawing(name, height) as (figure, done):
+        axes = figure.subplots()
+        for place, (system, values) in enumerate(series.items()):
+            at = np.arange(rows) + (place - (len(series) - 1) / 2) * thick
+            colour = SERIES[colours[system]][0]
+            axes.barh(at, np.nan_to_num(values), height=0.88 * thick, color=colour, label=system)
+        axes.set(yticks=range(rows), yticklabels=class_names, ylim=(rows - 0.45, -0.55), xlim=(0, 100))
+        axes.set_xlabel("IoU, %")
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(length=0)
+        _legend(figure, axes)
+    return done[0]
+
+
+def curves(series, colours, name, *, across, up, log=False):
+    """Draw lines with marks.
+
+    Parameters
+    ----------
+    series : dict of str to (sequence of float, sequence of float)
+        Points by the name of their line: places across, values up.
+    colours : dict of str to int
+        Place in `palette.SERIES` by line.
+    name : str
+        Unique within a page.
+    across, up : str
+        What the axes show, with the unit.
+    log : bool
+        Whether places across grow by ratio; they are then marked at each of the first line's points.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with _drawing(name, 3.0) as (figure, done):
+        axes = figure.subplots()
+        marked = max(len(x) for x, _ in series.values()) <= 20
+        for line, (x, y) in series.items():
+            place = colours[line]
+            marker = _MARKERS[place % len(_MARKERS)] if marked else None
+            axes.plot(x, y, color=SERIES[place][0], marker=marker, markersize=4.5, label=line)
+        if log:
+            axes.set_xscale("log", base=2)
+            first = next(iter(series.values()))[0]
+            axes.set_xticks(first, [f"{place:g}" for place in first])
+            axes.minorticks_off()
+        axes.set(xlabel=across, ylabel=up)
+        axes.tick_params(length=0)
+        if len(series) > 1:
+            _legend(figure, axes)
+    return done[0]
+
+
+def gains(labels, values, lows, highs, colours, name):
+    """Draw gains with their intervals, one line of text each, around a line at nought.
+
+    Parameters
+    ----------
+    labels : sequence of str
+    values, lows, highs : sequence of float
+        Points of mean IoU.
+    colours : sequence of int
+        Place of each in `palette.SERIES`.
+    name : str
+        Unique within a page.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with _drawing(name, 0.75 + 0.34 * len(labels)) as (figure, done):
+        axes = figure.subplots()
+        axes.axvline(0, color=_INK, linewidth=0.9)
+        for row, (value, low, high, place) in enumerate(zip(values, lows, highs, colours, strict=True)):
+            colour = SERIES[place][0]
+            axes.plot([low, high], [row, row], color=colour, linewidth=2.4, solid_capstyle="round")
+            axes.plot([value], [row], marker="o", markersize=7, color=colour)
+        axes.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
+        axes.set_xlabel("gain over the unary, points of mean IoU")
+        axes.margins(x=0.08)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(length=0)
+    return done[0]
+
+
+@contextmanager
+def _drawing(name, height):
+    """Yield an empty figure and a list that holds its SVG afterwards."""
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
+        figure, done, text = Figure(figsize=(WIDTH, height), layout="constrained"), [], StringIO()
+        yield figure, done
+        about = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", metadata=about)
+        done.append(_tidy(text.getvalue()))
+
+
+def _legend(figure, axes):
+    """Name the series above the plot, in as few lines as fit."""
+    handles, names = axes.get_legend_handles_labels()
+    columns = max(1, min(len(names), int(46 / (max(map(len, names)) + 6))))
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, handlelength=1.2, columnspacing=1.2)
+
+
+def _tidy(svg):
+    """Leave out prologue and unused names, which would clash in one page; give colours to the style sheet."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", svg)
+    svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt" ', "", svg, count=1)
+    svg = svg.replace(_INK, "currentColor").replace(_RULE, f"var(--rule, {_RULE})")
+    for place, (light, _) in enumerate(SERIES):
+        svg = svg.replace(light, f"var(--series-{place}, {light})")
+    return svg.strip() + "\n"

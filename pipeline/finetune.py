@@ -1,0 +1,136 @@
+"""Train a network and a system together, through all iterations of the system.
+
+reads   a pack (train split), the network's weights, the system fitted to it
+writes  weights of the new network, the system that goes with it, the history
+
+The loss on plain training images, before and after, and how far the parameters moved are logged and stored.
+A killed stage goes on from its last checkpoint.
+"""
+
+import json
+import sys
+
+import torch
+
+from pipeline import nets, systems
+from pipeline.algorithms import backprop
+from pipeline.algorithms.batches import Views
+from pipeline.algorithms.losses import cross_entropy
+from pipeline.core import device, files, settings, stage, stamp
+from pipeline.core.errors import SettingsError
+from pipeline.core.files import whole_file
+from pipeline.core.settings import Settings
+from pipeline.formats import fitted, packs, trainings, weights
+
+
+def add_arguments(parser):
+    """Declare the options."""
+    parser.add_argument("--pack", required=True, metavar="H5")
+    parser.add_argument("--net", required=True, metavar="YAML", help="a file of config/nets with `source: finetune`")
+    parser.add_argument("--weights", required=True, metavar="SAFETENSORS", help="of the network to start from")
+    parser.add_argument("--system", required=True, metavar="NPZ", help="as `fit` left it for that network")
+    parser.add_argument("--backend", required=True, choices=device.BACKENDS)
+    parser.add_argument("--threads", required=True, type=stage.positive)
+    parser.add_argument("--workers", required=True, type=int, help="processes that prepare images; 0: this one does")
+    parser.add_argument("--seed", required=True, type=stage.seed)
+    parser.add_argument("--output", required=True, metavar="SAFETENSORS")
+    parser.add_argument("--output-system", required=True, metavar="NPZ")
+    parser.add_argument("--history", required=True, metavar="JSONL")
+
+
+def run(args):
+    """Train jointly to the end, from a checkpoint if there is one of the same work."""
+    net = settings.read(args.net, "nets")
+    if net.source != "finetune":
+        raise SettingsError(f"{args.net}, key 'source'", f"'{net.source}'", "'finetune'", "use `train` for this net")
+    pack, given = packs.Pack(args.pack), fitted.read(args.system)
+    tensors, made = weights.read(args.weights)
+    where = device.setup(args.backend, args.threads)
+    system = systems.build(given.settings, pack.classes, where, given.state)
+    if not hasattr(system, "module"):
+        raise SettingsError(args.system, f"'{given.settings.system}'", "a differentiable system", "choose another")
+    trained = Settings(made["settings"])
+    described = stamp.make(
+        "finetune",
+        inputs={"pack": pack.digest, "weights": files.digest(args.weights), "system": files.digest(args.system)},
+        # The new weights say of themselves what network they are for, as trained ones do.
+        settings=Settings(net.plain() | {"network": trained.network.plain(), "scaling": trained.scaling.plain()}),
+        modules=[
+            f"pipeline.nets.{trained.network.architecture}",
+            systems.module_name(given.settings.system),
+        ],
+        seed=args.seed,
+        threads=args.threads,
+        device=device.describe(where),
+        class_names=list(pack.class_names),
+    )
+    network = nets.build(trained.network, pack.classes)
+    network.load_state_dict(tensors)
+    module = backprop.Segmenter(network, trained.scaling, system.module).to(where)
+    change = train(module, net.finetune, pack, args, described, where)
+    with whole_file(args.output_system) as beside:
+        done = fitted.Fitted(given.settings, system.state(), given.curve, described | {"change": change})
+        fitted.write(beside, done)
+    trainings.Checkpoint(args.output, described).remove()
+
+
+def train(module, wanted, pack, args, described, where):
+    """Run the training, write weights and history; return what changed."""
+    views = Views(pack.sample, pack.names(wanted.split), wanted, module.scaling.mean, args.seed)
+    groups = backprop.decay_groups(module.network, wanted.learning_rate, wanted.weight_decay)
+    groups += backprop.decay_groups(module.refiner, wanted.system_learning_rate, 0.0)
+    training = backprop.Training(module, groups, wanted, views.steps_per_epoch, args.seed)
+    start = {name: value.detach().clone() for name, value in module.named_parameters()}
+    watched = pack.names(wanted.split)[: wanted.watched_images]
+    before = mean_loss(module, pack, watched, where)
+    checkpoint = trainings.Checkpoint(args.output, described)
+    state = checkpoint.read()
+    if state is not None:
+        training.load_state_dict(state)
+        stage.log.info("goes on at step %d of %d", training.done, training.steps)
+    told = len(training.history)
+    steps = training.run(views, workers=args.workers)
+    for _ in stage.progress(steps, training.steps - training.done, "steps"):
+        if len(training.history) > told:
+            told += 1
+            stage.log.info("%s", json.dumps(training.history[-1]))
+            checkpoint.write(training.state_dict())
+        elif checkpoint.due:
+            checkpoint.write(training.state_dict())
+    change = {"loss_before": before, "loss_after": mean_loss(module, pack, watched, where)}
+    change |= {part: moved(start, module, part) for part in ("network", "refiner")}
+    stage.log.info("%s", json.dumps(change))
+    described = described | {"change": change}
+    trainings.write(args.output, args.history, module.network.state_dict(), training.history, described)
+    return change
+
+
+def mean_loss(module, pack, names, where):
+    """Return the mean cross-entropy of plain, whole training images: what fine-tuning should lower."""
+    module.eval()
+    total = count = 0
+    with torch.inference_mode():
+        for name in names:
+            sample = pack.sample(name)
+            image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(where).float() / 255
+            truth = torch.from_numpy(sample.truth).long()[None].to(where)
+            loss, pixels = cross_entropy(module(image), truth)
+            total, count = total + float(loss), count + int(pixels)
+    return total / max(count, 1)
+
+
+def moved(start, module, part):
+    """Return how far the parameters of one part moved, relative to their length: ‖θ' − θ‖ / ‖θ‖."""
+    now = {name: value.detach() for name, value in module.named_parameters() if name.startswith(part)}
+    way = sum(float((value - start[name]).square().sum()) for name, value in now.items())
+    length = sum(float(start[name].square().sum()) for name in now)
+    return (way / max(length, 1e-30)) ** 0.5
+
+
+def main(argv=None):
+    """Run the stage; return its exit status."""
+    return stage.main("pipeline.finetune", __doc__, add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

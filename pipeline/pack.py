@@ -1,0 +1,53 @@
+"""Pack a raw data set into one HDF5 file.
+
+reads   a raw data set, or makes the embedded one
+writes  a pack: images, truth, splits, class names
+"""
+
+import sys
+
+from pipeline import datasets
+from pipeline.core import settings, stage, stamp
+from pipeline.formats import packs
+
+
+def add_arguments(parser):
+    """Declare the options."""
+    parser.add_argument("--settings", required=True, metavar="YAML", help="the data set, a file of config/packs")
+    parser.add_argument("--seed", required=True, type=stage.seed, help="of made images and of random splits")
+    parser.add_argument("--output", required=True, metavar="H5")
+
+
+def run(args):
+    """Read every sample once and store it."""
+    wanted = settings.read(args.settings, "packs")
+    source = datasets.read(wanted, args.seed)
+    names = [name for split in source.splits.values() for name in split]
+    described = stamp.make(
+        "pack",
+        inputs={},
+        settings=wanted,
+        seed=args.seed,
+        modules=[f"pipeline.datasets.{wanted.reader}"],
+    )
+    with packs.writer(
+        args.output,
+        class_names=source.class_names,
+        splits=source.splits,
+        blocks=source.blocks,
+        trimap=wanted.trimap,
+        stamp=described,
+    ) as put:
+        for name in stage.progress(names, len(names), "images"):
+            put(source.sample(name))
+    sizes = ", ".join(f"{split} {len(names)}" for split, names in source.splits.items())
+    stage.log.info("%d images (%s), %d classes", len(names), sizes, len(source.class_names))
+
+
+def main(argv=None):
+    """Run the stage; return its exit status."""
+    return stage.main("pipeline.pack", __doc__, add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Sharpen one network's unaries with one fitted system.
+
+reads   a pack (images), unaries, a fitted system
+writes  labels, one uint8 map per image, and the seconds each took
+
+A killed stage keeps the images it had finished.
+"""
+
+import sys
+import time
+
+import torch
+
+from pipeline import systems
+from pipeline.core import device, files, stage, stamp
+from pipeline.formats import fitted, labels, packs, unaries
+
+
+def add_arguments(parser):
+    """Declare the options."""
+    parser.add_argument("--pack", required=True, metavar="H5")
+    parser.add_argument("--unaries", required=True, nargs="+", metavar="ZARR", help="all shards")
+    parser.add_argument("--system", required=True, metavar="NPZ", help="what `fit` or `finetune` wrote")
+    parser.add_argument("--split", required=True, help="which images")
+    parser.add_argument("--backend", required=True, choices=device.BACKENDS)
+    parser.add_argument("--threads", required=True, type=stage.positive)
+    parser.add_argument("--output", required=True, metavar="ZARR")
+
+
+def run(args):
+    """Refine every image of the split; the first one is done once more beforehand, so that times are warm."""
+    pack, cache, given = packs.Pack(args.pack), unaries.Cache(args.unaries), fitted.read(args.system)
+    cache.belongs_to(pack)
+    where = device.setup(args.backend, args.threads)
+    system = systems.build(given.settings, pack.classes, where, given.state)
+    names = pack.names(args.split)
+    described = stamp.make(
+        "refine",
+        inputs={"pack": pack.digest, "unaries": cache.digest, "system": files.digest(args.system)},
+        settings=given.settings,
+        modules=[systems.module_name(given.settings.system)],
+        split=args.split,
+        threads=args.threads,
+        device=device.describe(where),
+    )
+    with labels.writer(
+        args.output, names=names, class_names=pack.class_names, pack_digest=pack.digest, stamp=described
+    ) as out:
+        left = [name for name in names if name not in out.names]
+        if len(left) < len(names):
+            stage.log.info("%d of %d images are there already", len(names) - len(left), len(names))
+        for name in left[:1]:
+            refine(system, pack.sample(name).image, cache, name, where)
+        for name in stage.progress(left, len(left), "images"):
+            out.put(name, *refine(system, pack.sample(name).image, cache, name, where))
+
+
+def refine(system, image, cache, name, where):
+    """Return one image's labels and what is stored beside them: seconds, share of changed pixels."""
+    scores = cache.unaries(name, image)
+    _wait_for(where)
+    started = time.perf_counter()
+    answer = system.refine(image, scores)
+    _wait_for(where)
+    seconds = time.perf_counter() - started
+    plain = scores.log_probability(*image.shape[:2]).argmax(dim=0).byte().numpy()
+    return answer, {"seconds": seconds, "changed": float((answer != plain).mean())}
+
+
+def _wait_for(where):
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+
+
+def main(argv=None):
+    """Run the stage; return its exit status."""
+    return stage.main("pipeline.refine", __doc__, add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""Train the network that gives the unaries.
+
+reads   a pack (train split), perhaps a local weight file to start from
+writes  weights (safetensors) and the training's history (a line per epoch)
+
+Under `torchrun` several processes share every batch. A killed training goes on from its last checkpoint.
+"""
+
+import json
+import sys
+
+import torch
+
+from pipeline import nets
+from pipeline.algorithms import backprop, evaluation
+from pipeline.algorithms.batches import Views
+from pipeline.core import device, files, settings, stage, stamp
+from pipeline.formats import packs, trainings, weights
+from pipeline.metrics import overlap
+
+
+def add_arguments(parser):
+    """Declare the options."""
+    parser.add_argument("--pack", required=True, metavar="H5")
+    parser.add_argument("--net", required=True, metavar="YAML", help="a file of config/nets with `source: train`")
+    parser.add_argument("--backend", required=True, choices=device.BACKENDS)
+    parser.add_argument("--threads", required=True, type=stage.positive)
+    parser.add_argument("--workers", required=True, type=int, help="processes that prepare images; 0: this one does")
+    parser.add_argument("--seed", required=True, type=stage.seed)
+    parser.add_argument("--output", required=True, metavar="SAFETENSORS")
+    parser.add_argument("--history", required=True, metavar="JSONL")
+
+
+def run(args):
+    """Train to the end, from a checkpoint if there is one of the same work."""
+    net = settings.read(args.net, "nets")
+    if net.source != "train":
+        raise stage.SettingsError(f"{args.net}, key 'source'", f"'{net.source}'", "'train'", "this net is not trained")
+    pack = packs.Pack(args.pack)
+    where = device.setup(args.backend, args.threads)
+    rank, ranks = device.join_processes(where)
+    described = stamp.make(
+        "train",
+        inputs={"pack": pack.digest} | ({"weights": files.digest(net.weights)} if net.weights != "none" else {}),
+        settings=net,
+        modules=[f"pipeline.nets.{net.network.architecture}"],
+        seed=args.seed,
+        threads=args.threads,
+        processes=ranks,
+        device=device.describe(where),
+        class_names=list(pack.class_names),
+    )
+    training, views = prepare(net, pack, args, where)
+    checkpoint = trainings.Checkpoint(args.output, described)
+    state = checkpoint.read()
+    if state is not None:
+        training.load_state_dict(state)
+        stage.log.info("goes on at step %d of %d", training.done, training.steps)
+
+    def heldout_miou():
+        return mean_iou(training.module.network, net.scaling, pack, "heldout", where) if rank == 0 else None
+
+    steps = training.run(views, workers=args.workers, rank=rank, ranks=ranks, evaluate=heldout_miou)
+    told = len(training.history)
+    for _ in stage.progress(steps, training.steps - training.done, "steps"):
+        ended = len(training.history) > told
+        if ended:
+            told += 1
+            stage.log.info("%s", json.dumps(training.history[-1]))
+        if rank == 0 and (ended or checkpoint.due):
+            checkpoint.write(training.state_dict())
+    if rank == 0:
+        tensors = training.module.network.state_dict()
+        trainings.write(args.output, args.history, tensors, training.history, described)
+        checkpoint.remove()
+
+
+def prepare(net, pack, args, where):
+    """Build the network, freshly initialised or from a weight file, and what it is trained with."""
+    torch.manual_seed(args.seed)
+    network = nets.build(net.network, pack.classes)
+    if net.weights != "none":
+        match = weights.load_into(network, weights.read_foreign(net.weights), net.weights)
+        stage.log.info("%s: %s", net.weights, match.report())
+    module = backprop.Segmenter(network, net.scaling).to(where)
+    if net.train.precision == "bfloat16" or where.type == "cuda":
+        module = module.to(memory_format=torch.channels_last)
+    views = Views(pack.sample, pack.names(net.train.split), net.train, net.scaling.mean, args.seed)
+    groups = backprop.decay_groups(module, net.train.learning_rate, net.train.weight_decay)
+    return backprop.Training(module, groups, net.train, views.steps_per_epoch, args.seed), views
+
+
+def mean_iou(network, scaling, pack, split, where):
+    """Return the mIoU of the network's own labels on one split, in percent."""
+    counts = 0
+    for name in pack.names(split):
+        sample = pack.sample(name)
+        labels = evaluation.labels(network, sample.image, scaling, where)
+        counts = counts + overlap.confusion(sample.truth, labels, pack.classes)
+    return round(100 * float(overlap.mean_iou(counts)), 3)
+
+
+def main(argv=None):
+    """Run the stage; return its exit status."""
+    return stage.main("pipeline.train", __doc__, add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""Counts and ratios against pixel loops and examples worked by hand."""
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import DataError
+from pipeline.metrics import overlap
+
+
+def by_loop(truth, labels, classes):
+    counts = np.zeros((classes, classes), dtype=np.int64)
+    for true, label in zip(truth.ravel().tolist(), labels.ravel().tolist(), strict=True):
+        if true != 255:
+            counts[true, label] += 1
+    return counts
+
+
+def test_confusion_equals_a_pixel_loop():
+    rng = np.random.default_rng(1)
+    truth = rng.choice([0, 1, 2, 3, 4, 255], size=(19, 23)).astype(np.uint8)
+    labels = rng.integers(0, 5, size=(19, 23)).astype(np.uint8)
+    counts = overlap.confusion(truth, labels, 5)
+    assert counts.dtype == np.int64
+    np.testing.assert_array_equal(counts, by_loop(truth, labels, 5))
+
+
+def test_labels_at_void_may_be_anything():
+    truth = np.array([[0, 255]], dtype=np.uint8)
+    labels = np.array([[0, 255]], dtype=np.uint8)
+    assert overlap.confusion(truth, labels, 2).sum() == 1
+
+
+def test_example_worked_by_hand():
+    counts = np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]])
+    np.testing.assert_allclose(overlap.iou(counts), [3 / 6, 4 / 7, np.nan])
+    assert overlap.mean_iou(counts) == pytest.approx((3 / 6 + 4 / 7) / 2)
+    assert overlap.classes_met(counts) == 2
+    assert overlap.accuracy(counts) == pytest.approx(7 / 10)
+    assert overlap.class_accuracy(counts) == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert overlap.frequency_weighted_iou(counts) == pytest.approx((4 * 3 / 6 + 6 * 4 / 7) / 10)
+
+
+def test_a_class_only_in_the_labels_counts_as_zero():
+    counts = np.array([[3, 1], [0, 0]])
+    np.testing.assert_allclose(overlap.iou(counts), [3 / 4, 0])
+    assert overlap.mean_iou(counts) == pytest.approx(3 / 8)
+    assert overlap.class_accuracy(counts) == pytest.approx(3 / 4)
+
+
+def test_nothing_scored_has_no_ratio():
+    nothing = np.zeros((2, 3, 3), dtype=np.int64)
+    for ratio in (overlap.mean_iou, overlap.accuracy, overlap.class_accuracy, overlap.frequency_weighted_iou):
+        assert np.isnan(ratio(nothing)).all()
+    assert (overlap.classes_met(nothing) == 0).all()
+
+
+def test_leading_axes_are_kept():
+    counts = np.random.default_rng(2).integers(0, 9, size=(4, 2, 3, 3))
+    assert overlap.iou(counts).shape == (4, 2, 3)
+    assert overlap.mean_iou(counts)[3, 1] == overlap.mean_iou(counts[3, 1])
+
+
+def test_ratios_do_not_change_when_classes_swap_names():
+    counts = np.random.default_rng(3).integers(0, 9, size=(5, 5))
+    order = np.array([3, 0, 4, 1, 2])
+    assert overlap.mean_iou(counts[order][:, order]) == pytest.approx(overlap.mean_iou(counts))
+
+
+def test_a_label_that_is_no_class_is_refused():
+    truth = np.zeros((2, 2), dtype=np.uint8)
+    with pytest.raises(
+        DataError, match=r"labels: found the class 7 at a pixel that is scored, expected 0 to 2"
+    ):
+        overlap.confusion(truth, truth + 7, 3)
+    with pytest.raises(DataError, match=r"labels: found shape \(2, 1\), expected \(2, 2\)"):
+        overlap.confusion(truth, truth[:, :1], 3)

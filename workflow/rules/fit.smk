@@ -1,0 +1,33 @@
+# A fine-tuned pair's system comes out of its training.
+ruleorder: finetune > fit
+
+
+rule fit:
+    """Fit one system to one network's unaries, on the held-out images."""
+    input:
+        pack="results/pack/{pack}.h5",
+        unaries=unary_shards,
+        settings="config/systems/{system}.yaml",
+    output:
+        system="results/fit/{pack}/{net}/{system}.npz",
+    log:
+        "logs/fit/{pack}/{net}/{system}.log",
+    benchmark:
+        "results/fit/{pack}/{net}/{system}.time.tsv"
+    conda:
+        environment(config["backend"])
+    threads: config["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=4000,
+        runtime=720,
+    params:
+        backend=config["backend"],
+        seed=config["seed"],
+        code=lambda w: source_hash("pipeline.fit", system_source(w.system)),
+    shell:
+        r"""
+        python -m pipeline.fit --pack {input.pack:q} --unaries {input.unaries:q} --settings {input.settings:q} \
+            --backend {params.backend} --threads {threads} --seed {params.seed} \
+            --output {output.system:q} --log {log:q}
+        """

@@ -1,0 +1,37 @@
+rule report:
+    """Show it: table, curves and pictures on one page that needs nothing else."""
+    input:
+        runs="config/runs/{runs}.tsv",
+        table="results/aggregate/{runs}.tsv",
+        packs=sorted({str(run.pack_file("results")) for run in RUNS}),
+        unaries=[shard for run in RUNS for shard in unary_shards(run)],
+        labels=[run.labels("results") for run in RUNS],
+        scores=[run.score("results") for run in RUNS],
+        systems=[run.fitted("results") for run in RUNS],
+        histories=sorted({path for run in RUNS for path in history_of(run.pack, run.net)}),
+    output:
+        page=report("results/report/{runs}/index.html", caption="../report/page.rst", category="Report"),
+        figures=report(
+            directory("results/report/{runs}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+        ),
+    log:
+        "logs/report/{runs}.log",
+    benchmark:
+        "results/report/{runs}.time.tsv"
+    conda:
+        environment("cpu")
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        images=config["gallery"],
+        code=source_hash("pipeline.report"),
+    shell:
+        r"""
+        python -m pipeline.report --runs {input.runs:q} --table {input.table:q} --results results \
+            --images {params.images} --output $(dirname {output.page:q}) --log {log:q}
+        """

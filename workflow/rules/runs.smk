@@ -1,0 +1,105 @@
+# What the rules share: the run table, the settings behind its names, wildcard patterns, source hashes.
+import re
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+from pipeline.core import layout, settings
+from pipeline.core.closure import source_hash
+from pipeline.core.errors import PipelineError
+
+
+def checked(read, *arguments, **named):
+    """Call a reader of the pipeline; end with its one line, not with a traceback."""
+    try:
+        return read(*arguments, **named)
+    except PipelineError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def names_of(folder):
+    """Names of the settings files in one folder of config."""
+    return sorted(path.stem for path in Path("config", folder).glob("*.yaml"))
+
+
+def settings_of(folder, name):
+    """The checked settings of one name."""
+    return checked(settings.read, f"config/{folder}/{name}.yaml", folder)
+
+
+checked(settings.check, dict(config), "config", where="config/config.yaml")
+RUNS = checked(layout.read_runs, f"config/runs/{config['runs']}.tsv")
+PACKS = {name: settings_of("packs", name) for name in {run.pack for run in RUNS}}
+SYSTEMS = {name: settings_of("systems", name) for name in {run.system for run in RUNS}}
+NETS = {name: settings_of("nets", name) for name in {run.net for run in RUNS}}
+# A fine-tuned network brings the one it starts from, which may be fine-tuned itself, and its system.
+while missing := {net.net for net in NETS.values() if net.source == "finetune"} - set(NETS):
+    NETS |= {name: settings_of("nets", name) for name in missing}
+for net in NETS.values():
+    if net.source == "finetune" and net.system not in SYSTEMS:
+        SYSTEMS[net.system] = settings_of("systems", net.system)
+# "NET/SYSTEM" of every network that is fine-tuned: both come out of one training.
+PAIRS = [f"{name}/{net.system}" for name, net in NETS.items() if net.source == "finetune"]
+
+
+def either(names):
+    """A wildcard pattern that matches these names and nothing else."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    pack=either(PACKS),
+    net=either(NETS),
+    system=either(SYSTEMS),
+    pair=either(PAIRS),
+    shard=r"\d+",
+    runs=re.escape(config["runs"]),
+
+
+def network_of(net):
+    """The settings of the network that `net` is, or was fine-tuned from."""
+    return network_of(NETS[net].net) if NETS[net].source == "finetune" else NETS[net].network
+
+
+def network_source(net):
+    """The module behind a network."""
+    return f"pipeline.nets.{network_of(net).architecture}"
+
+
+def system_source(system):
+    """The module behind a system."""
+    return f"pipeline.systems.{SYSTEMS[system].system}"
+
+
+def weights_of(pack, net):
+    """The file that holds the weights of a network on a pack."""
+    if NETS[net].source == "given":
+        return NETS[net].weights
+    if NETS[net].source == "finetune":
+        return f"results/finetune/{pack}/{net}/{NETS[net].system}.safetensors"
+    return f"results/train/{pack}/{net}.safetensors"
+
+
+def history_of(pack, net):
+    """The training history of a network, as a list: networks that are given have none."""
+    if NETS[net].source == "given":
+        return []
+    return [weights_of(pack, net).removesuffix(".safetensors") + ".jsonl"]
+
+
+def unary_shards(wildcards):
+    """All shards of a network's unaries."""
+    folder = f"results/cache/{wildcards.pack}/{wildcards.net}"
+    return [f"{folder}/{shard}.zarr" for shard in range(config["shards"])]
+
+
+def environment(backend):
+    """The conda environment of a backend."""
+    return "../../envs/gpu.yaml" if backend == "cuda" else "../../envs/cpu.yaml"
+
+
+GPUS = 1 if config["backend"] == "cuda" else 0
+
+
+# Stages end when the Snakemake that started them does; see pipeline/core/stage.py.
+shell.prefix("export PIPELINE_PARENT=$PPID; ")

@@ -1,0 +1,37 @@
+def starting_weights(wildcards):
+    """The weight file a network starts from, if it has one."""
+    weights = NETS[wildcards.net].get("weights", "none")
+    return [] if weights == "none" else [weights]
+
+
+rule train:
+    """Train the network that gives the unaries."""
+    input:
+        pack="results/pack/{pack}.h5",
+        net="config/nets/{net}.yaml",
+        weights=starting_weights,
+    output:
+        weights="results/train/{pack}/{net}.safetensors",
+        history="results/train/{pack}/{net}.jsonl",
+    log:
+        "logs/train/{pack}/{net}.log",
+    benchmark:
+        "results/train/{pack}/{net}.time.tsv"
+    conda:
+        environment(config["backend"])
+    threads: config["threads"]
+    resources:
+        gpu=GPUS,
+        mem_mb=6000,
+        runtime=2880,
+    params:
+        backend=config["backend"],
+        workers=config["workers"],
+        seed=config["seed"],
+        code=lambda w: source_hash("pipeline.train", network_source(w.net)),
+    shell:
+        r"""
+        python -m pipeline.train --pack {input.pack:q} --net {input.net:q} \
+            --backend {params.backend} --threads {threads} --workers {params.workers} --seed {params.seed} \
+            --output {output.weights:q} --history {output.history:q} --log {log:q}
+        """
