@@ -1,9 +1,10 @@
 """Make one page of all results: table, words, plots, pictures, and what they came from.
 
-reads   a run table, the table of results, the packs, labels, scores, fitted systems and training histories
+reads   a run table, the table of results, packs, labels, scores, fitted systems, training histories
 writes  a folder: index.html, which holds everything, and figures/, the same plots as single files
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from pipeline.core import files, layout, stage, stamp
 from pipeline.core.errors import DataError
-from pipeline.figures import gallery, page, plots, sections
+from pipeline.figures import gallery, sections, words
+from pipeline.figures.page import element, fill, text
 from pipeline.formats import confusions, fitted, tables
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
@@ -30,18 +32,170 @@ def add_arguments(parser):
 
 def run(args):
     runs = layout.read_runs(args.runs)
-    rows, made = _rows(runs, args.table)
-    systems = ["unary", *(row["system"] for row in rows)]
-    colours = {system: place for place, system in enumerate(dict.fromkeys(systems))}
-    figures, stamps, body = {}, [made], []
-    groups = _groups(runs)
-    for pack_name, nets in groups.items():
-        pack = Pack(nets[0][0].pack_file(args.results))
-        stamps.append(pack.stamp)
-        of_pack = [rows[run] for members in nets for run in members]
-        prefix = f"{pack_name}: " if len(groups) > 1 else ""
-        body.append(sections.data(pack_name, pack, of_pack))
-        body.append(sections.results(pack_name, of_pack, _memory(nets, args.results), colours, figures))
-        for members in nets:
-            body.append(_details(members, pack, rows, colours, figures, args))
-    ...
+    rows, made = read_rows(args.table, runs)
+    systems = dict.fromkeys(["unary", *(row.system for row in runs)])
+    colours, figures = {system: place for place, system in enumerate(systems)}, {}
+    packs = {row.pack: Pack(row.pack_file(args.results)) for row in runs}
+    networks = {}
+    for row in runs:
+        networks.setdefault((row.pack, row.net), []).append(row)
+    shown = []
+    for (pack, net), members in stage.progress(networks.items(), len(networks), "networks"):
+        members.sort(key=lambda row: row.system != "unary")
+        shown.append(
+            show_network(f"{net} on {pack}", packs[pack], members, rows, made, colours, figures, args)
+        )
+    quality, pictures, training, origins = zip(*shown, strict=True)
+    origins = [pack.stamp for pack in packs.values()] + [one for some in origins for one in some] + [made]
+    parts = [
+        ("What was run", "".join(show_data(name, pack, rows) for name, pack in packs.items())),
+        ("Results", show_results(packs, networks, rows, colours, figures, args.results)),
+        ("By class and near boundaries", "".join(quality)),
+        ("Pictures", gallery.difference_key() + "".join(pictures)),
+        ("Training and fitting", "".join(training)),
+        ("Origin", sections.origin(origins)),
+    ]
+    title = f"Results of {Path(args.runs).stem}"
+    write(args.output, fill(title, sections.body(title, lead(runs, made), parts, closing())), figures)
+
+
+def read_rows(path, runs):
+    """Read the table; return its lines by Run, and its stamp."""
+    lines, made = tables.read(path)
+    found = {(line["pack"], line["net"], line["system"]): line for line in lines}
+    rows = {row: found.get((row.pack, row.net, row.system)) for row in runs}
+    missing = next((row for row, line in rows.items() if line is None), None)
+    if missing is not None:
+        where = f"{path}, {missing.net}/{missing.system} on {missing.pack}"
+        raise DataError(where, "no such line", "one of every run", "run `aggregate` again")
+    return rows, made
+
+
+def show_network(title, pack, members, rows, made, colours, figures, args):
+    """Return what the page shows of one network on one pack: HTML of quality, pictures, training; the stamps."""
+    name = f"{members[0].pack}.{members[0].net}"
+    heading = element("h3", text(title))
+    scores = {row.system: read_score(row, made, args.results) for row in members}
+    stores = {row.system: Labels(row.labels(args.results)) for row in members}
+    ious = {system: 100 * overlap.iou(score.total("all")) for system, score in scores.items()}
+    lines = [rows[row] for row in members]
+    quality = sections.quality(name, pack.class_names, ious, lines, colours, figures)
+    pictures = show_pictures(pack, scores, stores, args.images)
+    training, stamps = show_training(name, members, colours, figures, args.results)
+    stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
+    for score in scores.values():
+        score.close()
+    return (
+        heading + element("div", quality, class_="plots"),
+        heading + gallery.class_key(pack.class_names) + pictures,
+        heading + training if training else "",
+        stamps,
+    )
+
+
+def read_score(row, made, results):
+    """Open one run's score and refuse it if the table was made of another."""
+    score = confusions.Score(row.score(results))
+    if made["inputs"].get(f"{row.pack}/{row.net}/{row.system}") != score.digest:
+        raise DataError(score.path, "a score newer than the table", "the one aggregated", "aggregate again")
+    return score
+
+
+def show_data(name, pack, rows):
+    """Return what one pack holds."""
+    sizes = {split: len(pack.names(split)) for split in sorted(pack.splits)}
+    images = next(line["images"] for row, line in rows.items() if row.pack == name)
+    return sections.data(name, pack, sizes, f"{images} images")
+
+
+def show_results(packs, networks, rows, colours, figures, results):
+    """Return table, gains and statements of every pack."""
+    shown = []
+    for name in packs:
+        members = [row for (pack, _), some in networks.items() if pack == name for row in some]
+        memory = [tables.peak_memory(row.labels(results).with_suffix(".time.tsv")) for row in members]
+        shown.append(sections.results(name, [rows[row] for row in members], memory, colours, figures))
+    return "".join(shown)
+
+
+def show_pictures(pack, scores, stores, count):
+    """Return the gallery of one network, chosen by the gain of its first system on single images."""
+    quality = {system: per_image(score) for system, score in scores.items()}
+    chief = list(scores)[min(1, len(scores) - 1)]
+    gains = quality[chief][:, 0] - quality["unary"][:, 0]
+    names = scores["unary"].names
+    for store in stores.values():
+        store.belongs_to(pack)
+    scenes = []
+    for index, kind in gallery.choose(gains, count):
+        sample = pack.sample(names[index])
+        labels = {system: store.labels(sample.name, sample.truth) for system, store in stores.items()}
+        captions = {
+            system: words.caption(system, values[index], quality["unary"][index])
+            for system, values in quality.items()
+        }
+        of_chief = f" {kind} of {chief}" if len(scores) > 1 else ""
+        title = text(sample.name) + element("span", text(of_chief))
+        scenes.append(gallery.scene(sample, labels, captions, title))
+    return "".join(scenes)
+
+
+def per_image(score):
+    """Return mean IoU and accuracy of every image by itself, percent: (n, 2)."""
+    parts = [np.stack([overlap.mean_iou(p), overlap.accuracy(p)], axis=1) for p in score.parts("all")]
+    return 100 * np.concatenate(parts)
+
+
+def show_training(name, members, colours, figures, results):
+    """Return how one network was trained and its systems fitted, and the stamps of the fits."""
+    histories = {path.stem: tables.read_history(path) for path in members[0].histories(results)}
+    shown, folded, stamps = sections.training(name, histories, figures), "", []
+    for row in members:
+        if not row.fitted(results).is_file():
+            continue
+        found = fitted.read(row.fitted(results))
+        place = colours[row.system]
+        file_name = f"{name}.{row.system}.fit"
+        shown += sections.fitting(file_name, row.system, found.curve, place, figures)
+        folded += sections.parameters(row.system, found.settings, found.state)
+        stamps.append(found.stamp)
+    return (element("div", shown, class_="plots") if shown else "") + folded, stamps
+
+
+def lead(runs, made):
+    """Say in one line what the page is about."""
+    counts = [len({getattr(row, key) for row in runs}) for key in ("pack", "net", "system")]
+    kinds = ("data set", "network", "system")
+    told = ", ".join(
+        f"{count} {kind}{'s' * (count > 1)}" for count, kind in zip(counts, kinds, strict=True)
+    )
+    return text(
+        f"{len(runs)} runs: {told}. Intervals from {made['resamples']} bootstrap resamples, "
+        f"seed {made['seed']}. Commit {made['commit']}."
+    )
+
+
+def closing():
+    """Return the last line of the page."""
+    made = stamp.make("report", inputs={})
+    return text(f"Made by {made['project']}, commit {made['commit']}. All numbers: the table of `aggregate`.")
+
+
+def write(path, html, figures):
+    """Write the folder whole or not at all."""
+    beside = files.partial(path)
+    shutil.rmtree(beside, ignore_errors=True)
+    (beside / "figures").mkdir(parents=True)
+    for name, svg in figures.items():
+        (beside / "figures" / name).write_text(svg, encoding="utf-8")
+    (beside / "index.html").write_text(html, encoding="utf-8")
+    files.move_folder(beside, path)
+    stage.log.info("%s: %.1f MB", Path(path) / "index.html", len(html.encode()) / 1e6)
+
+
+def main(argv=None):
+    return stage.main("pipeline.report", __doc__, add_arguments, run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -9,6 +9,7 @@ and the background.
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from pipeline.core.errors import SettingsError
 from pipeline.core.sample import Sample
 from pipeline.datasets import Source
 from pipeline.datasets.embedded_materials import DRESS, HUES, clouds, hue, pattern, plain
@@ -31,7 +32,15 @@ def read(settings, seed):
     Returns
     -------
     Source
+
+    Raises
+    ------
+    SettingsError
+        If `shortest_side` is larger than `longest_side`.
     """
+    if settings.shortest_side > settings.longest_side:
+        found, expected = f"{settings.shortest_side} px", f"at most longest_side, {settings.longest_side} px"
+        raise SettingsError("shortest_side", found, expected, "swap or mend the two")
     counts = {"train": settings.train, "heldout": settings.heldout, "val": settings.val}
     index = {
         f"{split}_{number:04d}": number + place * APART
@@ -166,13 +175,14 @@ def _object(rng, image, exact, light, name, middle, unit):
 
 
 def _paint(rng, image, surface, away, light):
-    """Lay a surface over the image where `away` (H, W; px, negative inside) says, rounded by light, its shadow beneath."""
+    """Lay a surface over the image where `away` (H, W; px) is negative, rounded by the light, over its own shadow."""
     reach, depth = rng.uniform(3, 10), rng.uniform(0.15, 0.45)
-    shift = np.round(light * rng.uniform(2, 7)).astype(int)
-    shadow = np.roll(away, (shift[1], -shift[0]), (0, 1))
+    right, down = np.round(light * (-1, 1) * rng.uniform(2, 7)).astype(int)
+    rows, cols = (np.arange(size) for size in away.shape)
+    shadow = away[np.clip(rows - down, 0, rows[-1])[:, None], np.clip(cols - right, 0, cols[-1])]
     image = image * (1 - np.float32(depth) * np.clip(0.5 - shadow / 4, 0, 1))[..., None]
-    down, right = np.gradient(away)
-    facing = right * light[0] - down * light[1]
+    steep_down, steep_right = np.gradient(away)
+    facing = steep_right * light[0] - steep_down * light[1]
     round_off = np.clip(1 + away / np.float32(reach), 0, 1)
     lit = 1 + np.float32(rng.uniform(0.1, 0.35)) * np.clip(facing, -1, 1) * round_off
     cover = np.clip(0.5 - away, 0, 1)[..., None]

@@ -58,7 +58,7 @@ def _spread(size, scale):
 
 
 def hue(rng, name, spread):
-    """One specimen of a hue: (3,) float32 in 8-bit levels, off the mean by `spread` levels a channel and as much in all."""
+    """One specimen of a hue, off its mean by `spread` levels per channel and overall; (3,) float32, 8-bit levels."""
     off = rng.normal(0, spread, 3) + rng.normal(0, spread)
     return np.clip(np.array(HUES[name]) + off, 12, 245).astype(np.float32)
 

@@ -1,8 +1,8 @@
 """Any folder in PASCAL VOC layout.
 
-    ROOT/JPEGImages/ID.jpg (or .png)     photograph
-    ROOT/SegmentationClass/ID.png        8-bit palette or grey PNG; the pixel's value is its class, 255 is void
-    ROOT/ImageSets/Segmentation/SPLIT.txt  one ID a line
+ROOT/JPEGImages/ID.jpg (or .png)     photograph
+ROOT/SegmentationClass/ID.png        8-bit palette or grey PNG; the pixel's value is its class, 255 is void
+ROOT/ImageSets/Segmentation/SPLIT.txt  one ID a line
 """
 
 from pathlib import Path

@@ -65,3 +65,19 @@ def value(setting):
     if isinstance(setting, list | tuple):
         return text(", ".join(map(str, setting)))
     return text(setting)
+
+
+def caption(system, own, unary):
+    """Return what stands below a system's picture: mean IoU and accuracy of the image, gain over the unary.
+
+    Parameters
+    ----------
+    system : str
+    own, unary : pair of float
+        Mean IoU and pixel accuracy, percent.
+    """
+    gain = own[0] - unary[0]
+    change = f" ({gain:+z.1f})".replace("-", "−") if system != "unary" else ""
+    return (
+        element("b", text(system)) + f"<br>mean IoU {own[0]:.1f}{change}<br>accuracy {own[1]:.1f}"
+    )

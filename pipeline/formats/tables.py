@@ -48,6 +48,15 @@ def read_history(path):
         ) from None
 
 
+def peak_memory(path):
+    """Return the greatest memory a stage held, MiB as text, from Snakemake's benchmark file; None without one."""
+    if not Path(path).is_file():
+        return None
+    rows = list(csv.DictReader(_lines(path), delimiter="\t"))
+    measured = rows[0].get("max_rss", "-") if rows else "-"
+    return measured if measured.replace(".", "", 1).isdecimal() else None
+
+
 def _lines(path):
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()

@@ -125,7 +125,7 @@ def test_there_are_thin_parts(samples):
         objects = np.pad(sample.exact > 0, 3, mode="edge")
         thin += (objects & ~ndimage.binary_opening(objects, square))[3:-3, 3:-3].sum()
         total += objects[3:-3, 3:-3].sum()
-    assert thin > 0.03 * total
+    assert thin > 0.015 * total  # legs, masts, handles; of objects' pixels, those no 5 × 5 px square reaches
 
 
 def test_borders_are_seen_in_the_image(samples):
@@ -169,3 +169,8 @@ def test_an_unknown_reader_is_named_with_the_nearest_one():
 def test_part_of_a_reader_is_no_reader():
     with pytest.raises(SettingsError, match="found 'embedded_shapes'"):
         datasets.read(SimpleNamespace(reader="embedded_shapes"), SEED)
+
+
+def test_sides_the_wrong_way_round_are_refused():
+    with pytest.raises(SettingsError, match="shortest_side: found 200 px, expected at most longest_side, 128 px"):
+        datasets.read(SimpleNamespace(**{**SETTINGS, "shortest_side": 200}), SEED)

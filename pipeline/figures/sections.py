@@ -1,0 +1,236 @@
+"""The sections of the report: what was run, results, classes and boundaries, training and fitting, origin.
+
+Every function returns HTML. Where one draws, it puts the SVG into `figures`, by file name, too.
+"""
+
+import json
+from collections.abc import Mapping
+
+from pipeline.figures import gallery, plots, words
+from pipeline.figures.page import element, facts, plot, table, text
+
+BAND = "miou_band_"
+
+
+def body(title, lead, parts, closing):
+    """Return the body of the page: head, contents, the parts (heading, HTML) that hold anything, last line."""
+    parts = [(heading, html) for heading, html in parts if html]
+    links = (
+        element("a", text(heading), href=f"#part-{place}") for place, (heading, _) in enumerate(parts, start=1)
+    )
+    head = (element("h1", text(title)), element("p", lead, class_="lead"), element("nav", *links))
+    sections = (
+        element("section", element("h2", text(heading)), html, id=f"part-{place}")
+        for place, (heading, html) in enumerate(parts, start=1)
+    )
+    main = element("main", *sections)
+    return "\n".join((element("header", *head), main, element("footer", element("p", closing))))
+
+
+def data(name, pack, sizes, scored):
+    """Say what one pack holds.
+
+    Parameters
+    ----------
+    name : str
+    pack : object
+        With `class_names`, `trimap` and `digest`.
+    sizes : dict of str to int
+        Images by split.
+    scored : str
+        What the scores rest on, such as "val, 100 images".
+    """
+    boundary = {"void": "void pixels of the truth", "label_edges": "lines between classes"}
+    known = [
+        ("Images", text(", ".join(f"{split} {count}" for split, count in sizes.items()))),
+        ("Scored on", text(scored)),
+        ("Classes", text(f"{len(pack.class_names)}, and void, which is not scored")),
+        ("Boundaries", text(boundary.get(pack.trimap, pack.trimap))),
+        ("Content", element("code", pack.digest[:12])),
+    ]
+    return element("h3", text(name)) + facts(known) + gallery.class_key(pack.class_names)
+
+
+def results(name, rows, memory, colours, figures):
+    """Return the table of one pack with its gains drawn and said in words.
+
+    Parameters
+    ----------
+    name : str
+        Of the pack.
+    rows : sequence of dict of str to str
+        Lines of the table.
+    memory : sequence of (str or None)
+        Peak memory of each line's refining, MiB.
+    colours : dict of str to int
+        Place in the palette by system.
+    figures : dict of str to str
+        Takes the plots.
+    """
+    columns = _columns(rows, memory)
+    lines, net = [], None
+    for place, row in enumerate(rows):
+        if row["net"] != net:
+            net = row["net"]
+            lines.append(f"network {text(net)}")
+        small = ", ".join(part for part in (row["preset"].replace("-", ""), row["note"]) if part)
+        lines.append(
+            [text(row["system"]) + element("small", text(small)), *(cell(row, place) for _, cell in columns)]
+        )
+    counted = f"{rows[0]['images']} images, mean over {rows[0]['classes']} classes; all but times in percent"
+    parts = [element("h3", text(name))]
+    parts.append(table(["system", *(head for head, _ in columns)], lines, caption=text(counted)))
+    parts.append(_gains(name, rows, colours, figures))
+    return "".join(parts)
+
+
+def quality(name, class_names, ious, rows, colours, figures):
+    """Draw one network's IoU by class and its mean IoU by width of band, all systems side by side.
+
+    Parameters
+    ----------
+    name : str
+        Of pack and network; part of the file names.
+    class_names : sequence of str
+    ious : dict of str to ndarray of shape (C,)
+        Percent by system.
+    rows : sequence of dict of str to str
+        The lines of the same systems.
+    colours, figures : dict
+    """
+    bars = plots.bars(class_names, ious, colours, f"{name}.classes")
+    widths = [int(key.removeprefix(BAND)) for key in rows[0] if key.startswith(BAND)]
+    bands = {row["system"]: (widths, [float(row[f"{BAND}{w}"] or "nan") for w in widths]) for row in rows}
+    trimap = plots.curves(
+        bands, colours, f"{name}.trimap", across="width of the band, px", up="mean IoU, %", log=True
+    )
+    shown = _show(figures, f"{name}.classes", bars, "IoU of each class.", "Bars: IoU by class and system")
+    caption = "Mean IoU of the pixels within so many px of a boundary (trimap)."
+    return shown + _show(figures, f"{name}.trimap", trimap, caption, "Lines: mean IoU by width of band")
+
+
+def training(name, histories, figures):
+    """Draw the loss and the held-out score of a network's trainings: histories by name, lists of epochs."""
+    shown, colours = "", {stem: 1 + place for place, stem in enumerate(histories)}
+    for key, up, scale in (("loss", "training loss", 1), ("heldout_miou", "held-out mean IoU, %", 1)):
+        lines = {stem: _points(history, "epoch", key, scale) for stem, history in histories.items()}
+        lines = {stem: points for stem, points in lines.items() if points[0]}
+        if lines:
+            svg = plots.curves(lines, colours, f"{name}.{key}", across="epoch", up=up)
+            caption = f"Training of {text(name)}: {text(up)}."
+            shown += _show(figures, f"{name}.{key}", svg, caption, f"Line: {up} by epoch")
+    return shown
+
+
+def fitting(name, system, curve, colour, figures):
+    """Draw the loss of one system's fit, if it reported more than one."""
+    points = _points(curve, "step", "loss", 1)
+    if len(points[0]) < 2:
+        return ""
+    svg = plots.curves({system: points}, {system: colour}, name, across="step", up="loss")
+    return _show(figures, name, svg, f"Fit of {text(system)}.", f"Line: loss of {system} by step")
+
+
+def parameters(title, settings, state):
+    """Return a folded table of one system's settings and what the fit made of them."""
+    flat = _flatten(settings)
+    names = [*flat, *(key for key in state if key not in flat)]
+    rows = [
+        [
+            element("code", text(key)),
+            words.value(flat[key]) if key in flat else "–",
+            words.value(state[key]) if key in state else "–",
+        ]
+        for key in names
+    ]
+    summary = element("summary", text(title), element("span", f" ({len(state)} fitted)", class_="quiet"))
+    return element("details", summary, element("div", table(["", "set", "fitted"], rows), class_="text"))
+
+
+def origin(stamps):
+    """Return what all inputs came from: code, versions, seeds, devices; each value with the stages it holds for."""
+    seen = {}
+    for stamp in stamps:
+        for key, value in _flatten({k: v for k, v in stamp.items() if k not in ("inputs", "settings")}).items():
+            if key != "stage" and value not in (None, ""):
+                seen.setdefault(key, {}).setdefault(_plain(value), []).append(stamp["stage"])
+    pairs = []
+    for key, values in seen.items():
+        told = [
+            text(value) if len(values) == 1 else text(f"{value} ({', '.join(dict.fromkeys(stages))})")
+            for value, stages in values.items()
+        ]
+        pairs.append((key.removeprefix("versions."), "<br>".join(told)))
+    return facts(pairs)
+
+
+def _columns(rows, memory):
+    """Choose the columns that hold anything: pairs (head, cell of a row and its place)."""
+
+    def of(key, digits=2):
+        return lambda row, _: words.number(row[key], digits)
+
+    bands = [key for key in rows[0] if key.startswith(BAND)]
+    columns = [("mean IoU", of("miou")), ("gain<br>over unary", lambda row, _: words.gain_cell(row))]
+    columns += [
+        (f"mean IoU<br>≤ {key.removeprefix(BAND)} px", of(key))
+        for key in dict.fromkeys((bands[0], bands[len(bands) // 2]))
+    ]
+    if any(row["exact_miou"] for row in rows):
+        columns.append(("exact<br>truth", of("exact_miou")))
+    columns += [
+        ("pixel<br>accuracy", of("accuracy")),
+        ("class<br>accuracy", of("class_accuracy")),
+        ("weighted<br>IoU", of("fw_iou")),
+        ("pixels<br>changed", of("changed_percent")),
+        ("seconds<br>per image", of("seconds_per_image", 3)),
+    ]
+    if any(memory):
+        columns.append(("peak<br>MiB", lambda _, place: words.number(memory[place], 0)))
+    return columns
+
+
+def _gains(name, rows, colours, figures):
+    """Draw the gains of one pack and say each in a sentence."""
+    gained = [row for row in rows if row["gain"]]
+    said = [words.statement(row) for row in gained]
+    said += [words.statement(row, "against_gain") for row in rows if row["against_gain"]]
+    if not gained:
+        return ""
+    several = len({row["net"] for row in gained}) > 1
+    labels = [f"{row['system']}\non {row['net']}" if several else row["system"] for row in gained]
+    ends = ([float(row[key]) for row in gained] for key in ("gain", "gain_low", "gain_high"))
+    svg = plots.gains(labels, *ends, [colours[row["system"]] for row in gained], f"{name}.gains")
+    caption = "Gain and 95 % interval of a paired bootstrap over images, or over blocks of a video."
+    drawn = _show(figures, f"{name}.gains", svg, caption, "Gains over the unary with their intervals")
+    listed = element("ul", *(element("li", sentence) for sentence in said))
+    return element("div", drawn, element("div", listed), class_="plots")
+
+
+def _show(figures, name, svg, caption, label):
+    figures[f"{name}.svg"] = svg
+    return plot(svg, caption, label)
+
+
+def _points(entries, across, up, scale):
+    """Take the entries that hold both numbers; return them as two lists."""
+    pairs = [
+        (entry[across], scale * entry[up])
+        for entry in entries
+        if entry.get(across) is not None and entry.get(up) is not None
+    ]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def _flatten(values, prefix=""):
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _plain(value):
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
