@@ -19,6 +19,8 @@ from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
 from pipeline.metrics import overlap
 
+SPLITS = "train heldout val"  # the order of the page; HDF5 has that of the alphabet
+
 
 def add_arguments(parser):
     parser.add_argument("--runs", required=True, metavar="TABLE", help="the run table")
@@ -103,7 +105,8 @@ def read_score(row, made, results):
 
 def show_data(name, pack, rows):
     """Return what one pack holds."""
-    sizes = {split: len(pack.names(split)) for split in sorted(pack.splits)}
+    known = sorted(pack.splits, key=SPLITS.find)
+    sizes = {split: len(pack.names(split)) for split in known}
     images = next(line["images"] for row, line in rows.items() if row.pack == name)
     return sections.data(name, pack, sizes, f"{images} images")
 

@@ -7,6 +7,7 @@ from pipeline.figures import page, palette
 VOID = palette.VOID
 DIFFERENCE = np.array([palette.UNSCORED, palette.RIGHT, palette.WRONG, palette.GAINED, palette.LOST], dtype=np.uint8)
 UNSCORED, RIGHT, WRONG, GAINED, LOST = range(5)
+IN_ONE_ROW = 8  # pictures that a wide screen shows side by side
 MEANINGS = (
     (GAINED, "wrong before, right now"),
     (LOST, "right before, wrong now"),

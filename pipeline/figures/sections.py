@@ -73,7 +73,7 @@ def results(name, rows, memory, colours, figures):
         if row["net"] != net:
             net = row["net"]
             lines.append(f"network {text(net)}")
-        small = ", ".join(part for part in (row["preset"].replace("-", ""), row["note"]) if part)
+        small = ", ".join(part for part in (row["preset"].strip("-"), row["note"]) if part)
         lines.append(
             [text(row["system"]) + element("small", text(small)), *(cell(row, place) for _, cell in columns)]
         )

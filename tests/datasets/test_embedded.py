@@ -162,8 +162,8 @@ def _bin(image):
 
 
 def test_an_unknown_reader_is_named_with_the_nearest_one():
-    with pytest.raises(SettingsError, match=r"^reader: found 'embeded', expected .*; did you mean 'embedded'\?$"):
-        datasets.read(SimpleNamespace(reader="embeded"), SEED)
+    with pytest.raises(SettingsError, match=r"^reader: found 'embeddde', expected .*; did you mean 'embedded'\?$"):
+        datasets.read(SimpleNamespace(reader="embeddde"), SEED)
 
 
 def test_part_of_a_reader_is_no_reader():
