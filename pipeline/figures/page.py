@@ -32,7 +32,7 @@ def text(value):
     return html.escape(str(value), quote=False)
 
 
-def table(header, rows, *, caption=None):
+def table(header, rows):
     """Return a table that scrolls sideways by itself where it is too wide.
 
     Parameters
@@ -41,8 +41,6 @@ def table(header, rows, *, caption=None):
         HTML of the column heads.
     rows : sequence of (sequence of str) or str
         HTML of the cells, the first being the row's head; a str spans all columns.
-    caption : str, optional
-        HTML.
     """
     head = element("tr", *(element("th", cell, scope="col") for cell in header))
     body = []
@@ -53,8 +51,7 @@ def table(header, rows, *, caption=None):
         else:
             first, *cells = row
             body.append(element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in cells)))
-    parts = [element("caption", caption)] if caption else []
-    whole = element("table", *parts, element("thead", head), element("tbody", *body))
+    whole = element("table", element("thead", head), element("tbody", *body))
     return element("div", whole, class_="scroll", tabindex=0)
 
 

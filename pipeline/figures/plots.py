@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 
 from pipeline.figures.palette import SERIES
 
-WIDTH = 5.0  # inches; 360 CSS pixels
+WIDTH = 4.6  # inches; the text is then as large on a phone as that of the page's captions
 _INK, _RULE = "#010203", "#d0d0d1"  # stand for the text's and the grid's colour until the SVG is written
 _STYLE = {
     "svg.fonttype": "none",
-    "font.size": 10.5,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10.5,
-    "legend.fontsize": 10.5,
-    "xtick.labelsize": 10.0,
-    "ytick.labelsize": 10.0,
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 11,
+    "legend.fontsize": 11,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "xtick.color": _RULE,
@@ -168,7 +168,7 @@ def _drawing(name, height):
 def _legend(figure, axes):
     """Name the series above the plot, in as few lines as fit."""
     handles, names = axes.get_legend_handles_labels()
-    columns = max(1, min(len(names), int(46 / (max(map(len, names)) + 6))))
+    columns = max(1, min(len(names), int(40 / (max(map(len, names)) + 6))))
     figure.legend(handles, names, loc="outside upper left", ncols=columns, handlelength=1.2, columnspacing=1.2)
 
 

@@ -78,8 +78,8 @@ def results(name, rows, memory, colours, figures):
             [text(row["system"]) + element("small", text(small)), *(cell(row, place) for _, cell in columns)]
         )
     counted = f"{rows[0]['images']} images, mean over {rows[0]['classes']} classes; all but times in percent"
-    parts = [element("h3", text(name))]
-    parts.append(table(["system", *(head for head, _ in columns)], lines, caption=text(counted)))
+    parts = [element("h3", text(name)), element("p", text(counted), class_="quiet")]
+    parts.append(table(["system", *(head for head, _ in columns)], lines))
     parts.append(_gains(name, rows, colours, figures))
     return "".join(parts)
 

@@ -79,5 +79,5 @@ def caption(system, own, unary):
     gain = own[0] - unary[0]
     change = f" ({gain:+z.1f})".replace("-", "−") if system != "unary" else ""
     return (
-        element("b", text(system)) + f"<br>mean IoU {own[0]:.1f}{change}<br>accuracy {own[1]:.1f}"
+        element("b", text(system)) + f"<br>mIoU {own[0]:.1f}{change}<br>accuracy {own[1]:.1f}"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
-    "packs/embedded.yaml": {"train": "24", "heldout": "6", "val": "6", "longest_side": "64", "shortest_side": "48"},
+    "packs/embedded.yaml": {"train": "24", "heldout": "8", "val": "12", "longest_side": "64", "shortest_side": "48"},
     "nets/resnet18.yaml": {"width": "0.25", "epochs": "2", "batch": "8", "crop": "[48, 48]", "heldout_every": "1"},
     "nets/resnet18_convcrf.yaml": {"epochs": "1", "batch": "8", "crop": "[48, 48]", "watched_images": "4"},
     "systems/convcrf.yaml": {"epochs": "1", "iterations": "2", "filter_size": "3"},

@@ -49,7 +49,11 @@ def test_the_rules_write_where_layout_says(tmp_path):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("config.yaml", ("seed:", "sead:"), "key 'sead': found an unknown key, expected a known one; did you mean 'seed'"),
+        (
+            "config.yaml",
+            ("seed:", "sead:"),
+            "key 'sead': found an unknown key, expected a known one; did you mean 'seed'",
+        ),
         ("systems/convcrf.yaml", ("blur:", "blurr:"), "did you mean 'blur'"),
         ("nets/resnet18.yaml", ("epochs: 2", "epochs: many"), "train.epochs"),
         ("runs/embedded.tsv", ("\tunary\t-", "\tunray\t-"), "unary"),

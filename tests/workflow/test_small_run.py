@@ -12,18 +12,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pytest
 import zarr
 from driver import ROOT, command, edit, environment, planned, small_copy, snakemake
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """A folder in which the small configuration was run to its report."""
-    folder = small_copy(tmp_path_factory.mktemp("small"))
-    status, text = snakemake(folder)
-    assert status == 0, text
-    return folder
 
 
 def test_the_report_is_there_and_stands_alone(done):
