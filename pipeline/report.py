@@ -129,7 +129,7 @@ def show_pictures(pack, scores, stores, count):
     names = scores["unary"].names
     for store in stores.values():
         store.belongs_to(pack)
-    scenes = []
+    shown = []
     for index, kind in gallery.choose(gains, count):
         sample = pack.sample(names[index])
         labels = {system: store.labels(sample.name, sample.truth) for system, store in stores.items()}
@@ -139,8 +139,8 @@ def show_pictures(pack, scores, stores, count):
         }
         of_chief = f" {kind} of {chief}" if len(scores) > 1 else ""
         title = text(sample.name) + element("span", text(of_chief))
-        scenes.append(gallery.scene(sample, labels, captions, title))
-    return "".join(scenes)
+        shown.append(gallery.scene(sample, labels, captions, title))
+    return gallery.scenes(shown, len(stores))
 
 
 def per_image(score):

@@ -72,7 +72,14 @@ def scene(sample, labels, captions, title):
     for system, array in labels.items():
         changed = page.picture(difference(truth, before, array), f"changes of {system}", DIFFERENCE)
         tiles.append(_tile(page.picture(array, f"labels of {system}", colours), changed, captions[system]))
-    return page.element("div", page.element("h4", title), page.element("div", *tiles, class_="tiles"), class_="scene")
+    row = page.element("div", *tiles, class_="tiles")
+    return page.element("div", page.element("h4", title), row, class_="scene")
+
+
+def scenes(shown, systems):
+    """Put scenes of so many systems together, two or more side by side where the page is wide enough."""
+    kind = "gallery few" if systems < IN_ONE_ROW else "gallery"
+    return page.element("div", *shown, class_=kind, style=f"--tiles:{systems + 1}")
 
 
 def class_key(class_names):
