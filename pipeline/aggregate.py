@@ -22,6 +22,7 @@ LITTLE, MUCH = 0.1, 20.0  # percent of pixels changed below or above which a sys
 
 
 def add_arguments(parser):
+    """Declare the options."""
     parser.add_argument("--runs", required=True, metavar="TABLE", help="the run table")
     parser.add_argument("--results", required=True, metavar="FOLDER", help="where the scores lie")
     parser.add_argument("--resamples", required=True, type=stage.positive, metavar="N", help="of the bootstrap")
@@ -30,6 +31,7 @@ def add_arguments(parser):
 
 
 def run(args):
+    """Write one line for each run."""
     runs = layout.read_runs(args.runs)
     inputs, rows = {}, []
     for row in stage.progress(runs, len(runs), "runs"):
@@ -145,6 +147,7 @@ def percent(share):
 
 
 def main(argv=None):
+    """Run the stage; return its exit status."""
     return stage.main("pipeline.aggregate", __doc__, add_arguments, run, argv)
 
 

@@ -23,6 +23,7 @@ SPLITS = "train heldout val"  # the order of the page; HDF5 has that of the alph
 
 
 def add_arguments(parser):
+    """Declare the options."""
     parser.add_argument("--runs", required=True, metavar="TABLE", help="the run table")
     parser.add_argument("--table", required=True, metavar="TABLE", help="the table of results")
     parser.add_argument("--results", required=True, metavar="FOLDER", help="where the runs' files lie")
@@ -33,6 +34,7 @@ def add_arguments(parser):
 
 
 def run(args):
+    """Gather what each section shows, and write the page."""
     runs = layout.read_runs(args.runs)
     rows, made = read_rows(args.table, runs)
     systems = dict.fromkeys(["unary", *(row.system for row in runs)])
@@ -44,9 +46,7 @@ def run(args):
     shown = []
     for (pack, net), members in stage.progress(networks.items(), len(networks), "networks"):
         members.sort(key=lambda row: row.system != "unary")
-        shown.append(
-            show_network(f"{net} on {pack}", packs[pack], members, rows, made, colours, figures, args)
-        )
+        shown.append(show_network(f"{net} on {pack}", packs[pack], members, rows, made, colours, figures, args))
     quality, pictures, training, origins = zip(*shown, strict=True)
     origins = [pack.stamp for pack in packs.values()] + [one for some in origins for one in some] + [made]
     parts = [
@@ -134,8 +134,7 @@ def show_pictures(pack, scores, stores, count):
         sample = pack.sample(names[index])
         labels = {system: store.labels(sample.name, sample.truth) for system, store in stores.items()}
         captions = {
-            system: words.caption(system, values[index], quality["unary"][index])
-            for system, values in quality.items()
+            system: words.caption(system, values[index], quality["unary"][index]) for system, values in quality.items()
         }
         of_chief = f" {kind} of {chief}" if len(scores) > 1 else ""
         title = text(sample.name) + element("span", text(of_chief))
@@ -162,16 +161,14 @@ def show_training(name, members, colours, figures, results):
         shown += sections.fitting(file_name, row.system, found.curve, place, figures)
         folded += sections.parameters(row.system, found.settings, found.state)
         stamps.append(found.stamp)
-    return (element("div", shown, class_="plots") if shown else "") + folded, stamps
+    return (element("div", shown, class_="plots small") if shown else "") + folded, stamps
 
 
 def lead(runs, made):
     """Say in one line what the page is about."""
     counts = [len({getattr(row, key) for row in runs}) for key in ("pack", "net", "system")]
     kinds = ("data set", "network", "system")
-    told = ", ".join(
-        f"{count} {kind}{'s' * (count > 1)}" for count, kind in zip(counts, kinds, strict=True)
-    )
+    told = ", ".join(f"{count} {kind}{'s' * (count > 1)}" for count, kind in zip(counts, kinds, strict=True))
     return text(
         f"{len(runs)} runs: {told}. Intervals from {made['resamples']} bootstrap resamples, "
         f"seed {made['seed']}. Commit {made['commit']}."
@@ -197,6 +194,7 @@ def write(path, html, figures):
 
 
 def main(argv=None):
+    """Run the stage; return its exit status."""
     return stage.main("pipeline.report", __doc__, add_arguments, run, argv)
 
 

@@ -16,6 +16,7 @@ from pipeline.metrics.overlap import confusion, mean_iou
 
 
 def add_arguments(parser):
+    """Declare the options."""
     parser.add_argument("--pack", required=True, metavar="FILE", help="the pack that was refined")
     parser.add_argument("--labels", required=True, metavar="STORE", help="labels of one system")
     parser.add_argument("--split", required=True, help="which images to score: train, heldout or val")
@@ -26,6 +27,7 @@ def add_arguments(parser):
 
 
 def run(args):
+    """Count image by image, and say the mean IoU of all."""
     if args.widths != sorted(set(args.widths)):
         raise SettingsError("--widths", " ".join(map(str, args.widths)), "rising widths", "sort them")
     pack, labels = Pack(args.pack), Labels(args.labels)
@@ -73,6 +75,7 @@ def count(sample, labels, pack, widths):
 
 
 def main(argv=None):
+    """Run the stage; return its exit status."""
     return stage.main("pipeline.score", __doc__, add_arguments, run, argv)
 
 

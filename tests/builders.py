@@ -96,16 +96,12 @@ def unaries(path, pack, *, splits=("heldout", "val"), stride=4, noise=1.0, kind=
     ) as out:
         for number, name in enumerate(names):
             read = opened.sample(name)
-            scores = scores_of(
-                read.truth, opened.classes, seed=seed * 1000 + number, stride=stride, noise=noise
-            )
+            scores = scores_of(read.truth, opened.classes, seed=seed * 1000 + number, stride=stride, noise=noise)
             unary_stores.put(out, name, _as_kind(scores, kind), read.image, "float32")
     return path
 
 
-def labels(
-    path, pack, unaries, *, split="val", sharpen=0.0, seconds=0.25, system="convcrf", preset="default", seed=0
-):
+def labels(path, pack, unaries, *, split="val", sharpen=0.0, seconds=0.25, system="convcrf", preset="default", seed=0):
     """Write labels of one split: the unaries' best class, but the truth at the share `sharpen` of the pixels.
 
     With `sharpen` 0 they are the unary system's; the nearer to 1, the better the system seems.

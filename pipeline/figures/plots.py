@@ -73,6 +73,8 @@ def bars(class_names, series, colours, name):
             at = np.arange(rows) + (place - (len(series) - 1) / 2) * thick
             colour = SERIES[colours[system]][0]
             axes.barh(at, np.nan_to_num(values), height=0.88 * thick, color=colour, label=system)
+        for row in np.nonzero(np.isnan(list(series.values())).all(axis=0))[0]:
+            axes.text(1, row, "in neither truth nor labels", va="center", fontsize=9.5)
         axes.set(yticks=range(rows), yticklabels=class_names, ylim=(rows - 0.45, -0.55), xlim=(0, 100))
         axes.set_xlabel("IoU, %")
         axes.grid(axis="y", visible=False)

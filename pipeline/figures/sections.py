@@ -15,9 +15,7 @@ BAND = "miou_band_"
 def body(title, lead, parts, closing):
     """Return the body of the page: head, contents, the parts (heading, HTML) that hold anything, last line."""
     parts = [(heading, html) for heading, html in parts if html]
-    links = (
-        element("a", text(heading), href=f"#part-{place}") for place, (heading, _) in enumerate(parts, start=1)
-    )
+    links = (element("a", text(heading), href=f"#part-{place}") for place, (heading, _) in enumerate(parts, start=1))
     head = (element("h1", text(title)), element("p", lead, class_="lead"), element("nav", *links))
     sections = (
         element("section", element("h2", text(heading)), html, id=f"part-{place}")
@@ -74,9 +72,7 @@ def results(name, rows, memory, colours, figures):
             net = row["net"]
             lines.append(f"network {text(net)}")
         small = ", ".join(part for part in (row["preset"].strip("-"), row["note"]) if part)
-        lines.append(
-            [text(row["system"]) + element("small", text(small)), *(cell(row, place) for _, cell in columns)]
-        )
+        lines.append([text(row["system"]) + element("small", text(small)), *(cell(row, place) for _, cell in columns)])
     counted = f"{rows[0]['images']} images, mean over {rows[0]['classes']} classes; all but times in percent"
     parts = [element("h3", text(name)), element("p", text(counted), class_="quiet")]
     parts.append(table(["system", *(head for head, _ in columns)], lines))
@@ -101,9 +97,7 @@ def quality(name, class_names, ious, rows, colours, figures):
     bars = plots.bars(class_names, ious, colours, f"{name}.classes")
     widths = [int(key.removeprefix(BAND)) for key in rows[0] if key.startswith(BAND)]
     bands = {row["system"]: (widths, [float(row[f"{BAND}{w}"] or "nan") for w in widths]) for row in rows}
-    trimap = plots.curves(
-        bands, colours, f"{name}.trimap", across="width of the band, px", up="mean IoU, %", log=True
-    )
+    trimap = plots.curves(bands, colours, f"{name}.trimap", across="width of the band, px", up="mean IoU, %", log=True)
     shown = _show(figures, f"{name}.classes", bars, "IoU of each class.", "Bars: IoU by class and system")
     caption = "Mean IoU of the pixels within so many px of a boundary (trimap)."
     return shown + _show(figures, f"{name}.trimap", trimap, caption, "Lines: mean IoU by width of band")
@@ -112,23 +106,26 @@ def quality(name, class_names, ious, rows, colours, figures):
 def training(name, histories, figures):
     """Draw the loss and the held-out score of a network's trainings: histories by name, lists of epochs."""
     shown, colours = "", {stem: 1 + place for place, stem in enumerate(histories)}
-    for key, up, scale in (("loss", "training loss", 1), ("heldout_miou", "held-out mean IoU, %", 1)):
-        lines = {stem: _points(history, "epoch", key, scale) for stem, history in histories.items()}
+    for key, up, said in (
+        ("loss", "training loss", "Training: loss by epoch."),
+        ("heldout_miou", "mean IoU, %", "Training: mean IoU on the held-out images, by epoch."),
+    ):
+        lines = {stem: _points(history, "epoch", key) for stem, history in histories.items()}
         lines = {stem: points for stem, points in lines.items() if points[0]}
         if lines:
             svg = plots.curves(lines, colours, f"{name}.{key}", across="epoch", up=up)
-            caption = f"Training of {text(name)}: {text(up)}."
-            shown += _show(figures, f"{name}.{key}", svg, caption, f"Line: {up} by epoch")
+            shown += _show(figures, f"{name}.{key}", svg, said, f"Line: {up} by epoch")
     return shown
 
 
 def fitting(name, system, curve, colour, figures):
     """Draw the loss of one system's fit, if it reported more than one."""
-    points = _points(curve, "step", "loss", 1)
+    points = _points(curve, "step", "loss")
     if len(points[0]) < 2:
         return ""
     svg = plots.curves({system: points}, {system: colour}, name, across="step", up="loss")
-    return _show(figures, name, svg, f"Fit of {text(system)}.", f"Line: loss of {system} by step")
+    caption = f"Fit of {text(system)}: loss on the held-out images, by step."
+    return _show(figures, name, svg, caption, f"Line: loss of {system} by step")
 
 
 def parameters(title, settings, state):
@@ -212,12 +209,10 @@ def _show(figures, name, svg, caption, label):
     return plot(svg, caption, label)
 
 
-def _points(entries, across, up, scale):
+def _points(entries, across, up):
     """Take the entries that hold both numbers; return them as two lists."""
     pairs = [
-        (entry[across], scale * entry[up])
-        for entry in entries
-        if entry.get(across) is not None and entry.get(up) is not None
+        (entry[across], entry[up]) for entry in entries if entry.get(across) is not None and entry.get(up) is not None
     ]
     return [x for x, _ in pairs], [y for _, y in pairs]
 

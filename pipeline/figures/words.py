@@ -26,7 +26,7 @@ def statement(row, column="gain"):
     value, low, high = (float(row[key]) for key in (column, f"{column}_low", f"{column}_high"))
     over = "the unary" if column == "gain" else f"<b>{text(row['against'])}</b>"
     who = f"<b>{text(row['system'])}</b> on {text(row['net'])}"
-    interval = f"95 % interval {number(str(low), sign=True)} to {number(str(high), sign=True)}"
+    interval = f"95&nbsp;% interval {number(str(low), sign=True)} to {number(str(high), sign=True)}"
     if low > 0:
         verdict = f"gains <span class='good'>{abs(value):.2f} points</span> over {over}"
         close = "the interval leaves 0 out"
@@ -78,6 +78,4 @@ def caption(system, own, unary):
     """
     gain = own[0] - unary[0]
     change = f" ({gain:+z.1f})".replace("-", "−") if system != "unary" else ""
-    return (
-        element("b", text(system)) + f"<br>mIoU {own[0]:.1f}{change}<br>accuracy {own[1]:.1f}"
-    )
+    return element("b", text(system)) + f"<br>mIoU {own[0]:.1f}{change}<br>accuracy {own[1]:.1f}"

@@ -38,6 +38,17 @@ def read(path):
     return rows, stamp
 
 
+def read_any(path):
+    """Read a tab-separated table of any kind, a run table too: (rows, stamp), the stamp None if it has none."""
+    lines = _lines(path)
+    if lines and lines[-1].startswith(STAMP):
+        return read(path)
+    rows = list(csv.DictReader([line for line in lines if line and line[0] != "#"], delimiter="\t"))
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise DataError(path, "no lines, or lines of unequal length", "a tab-separated table", "mend the table")
+    return rows, None
+
+
 def read_history(path):
     """Read a training history: one JSON object a line, as {"epoch", "steps", "loss", "lr", "heldout_miou"}."""
     try:

@@ -66,7 +66,7 @@ def test_a_batch_is_its_images_one_by_one():
     both = window_message(q, features, 2)
     for image in range(2):
         part = slice(image, image + 1)
-        assert torch.equal(both[part], window_message(q[part], features[part], 2))
+        assert (both[part] - window_message(q[part], features[part], 2)).abs().max() <= rounding(q, 2)
 
 
 def test_inputs_need_not_be_contiguous():
@@ -74,7 +74,8 @@ def test_inputs_need_not_be_contiguous():
     strided = q.permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0), features.mT.contiguous().mT
     assert not strided[0].is_contiguous()
     assert not strided[1].is_contiguous()
-    assert torch.equal(window_message(*strided, 2), window_message(q, features, 2))
+    # Not bit for bit: torch takes another loop, whose exponential may round otherwise.
+    assert (window_message(*strided, 2) - window_message(q, features, 2)).abs().max() <= rounding(q, 2)
 
 
 def test_float32_stays_float32():

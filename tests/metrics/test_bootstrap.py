@@ -37,9 +37,7 @@ def test_interval_agrees_with_drawing_images_one_by_one():
     rng, drawn = np.random.default_rng(11), []
     for _ in range(4000):
         chosen = rng.integers(0, len(one), size=len(one))
-        drawn.append(
-            overlap.mean_iou_of(one[chosen].sum(axis=0)) - overlap.mean_iou_of(other[chosen].sum(axis=0))
-        )
+        drawn.append(overlap.mean_iou_of(one[chosen].sum(axis=0)) - overlap.mean_iou_of(other[chosen].sum(axis=0)))
     found = paired_difference(one, other, resamples=4000, seed=5)
     low, high = np.quantile(drawn, [0.025, 0.975])
     # Two independent estimates of a quantile from 4000 draws; 0.1 standard deviations are some three errors.

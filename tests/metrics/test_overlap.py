@@ -68,9 +68,7 @@ def test_ratios_do_not_change_when_classes_swap_names():
 
 def test_a_label_that_is_no_class_is_refused():
     truth = np.zeros((2, 2), dtype=np.uint8)
-    with pytest.raises(
-        DataError, match=r"labels: found the class 7 at a pixel that is scored, expected 0 to 2"
-    ):
+    with pytest.raises(DataError, match=r"labels: found the class 7 at a pixel that is scored, expected 0 to 2"):
         overlap.confusion(truth, truth + 7, 3)
     with pytest.raises(DataError, match=r"labels: found shape \(2, 1\), expected \(2, 2\)"):
         overlap.confusion(truth, truth[:, :1], 3)
