@@ -1,5 +1,6 @@
-"""Losses over labelled pixels; void does not count."""
+"""Losses over labelled pixels; void does not count. Each returns a sum and the number of its terms."""
 
+import torch
 import torch.nn.functional as F
 
 VOID = 255
@@ -24,3 +25,27 @@ def cross_entropy(scores, truth):
     scores = scores.permute(0, 2, 3, 1).flatten(0, 2)
     total = F.cross_entropy(scores, truth.flatten(), ignore_index=VOID, reduction="sum")
     return total, (truth != VOID).sum()
+
+
+def soft_jaccard(scores, truth):
+    """Return 1 − the soft Jaccard index summed over the classes present, and how many there are.
+
+    With p = softmax(scores) and t the one-hot truth, the index of a class is Σ p t / Σ (p + t − p t) over labelled
+    pixels: mean IoU made differentiable, so that small classes count as much as large ones. Source: Rahman and
+    Wang, "Optimizing intersection-over-union in deep neural networks for image segmentation", ISVC 2016.
+
+    Parameters and returns as for `cross_entropy`; the sum is over classes of the whole batch.
+    """
+    labelled = (truth != VOID).unsqueeze(1)
+    probability = scores.softmax(dim=1) * labelled
+    classes = torch.arange(scores.shape[1], device=scores.device).view(1, -1, 1, 1)
+    is_class = (truth.unsqueeze(1) == classes).to(scores.dtype)
+    shared = (probability * is_class).sum(dim=(0, 2, 3))
+    joint = (probability + is_class - probability * is_class).sum(dim=(0, 2, 3))
+    present = is_class.sum(dim=(0, 2, 3)) > 0
+    # An absent class has no index; its union may be 0.
+    index = shared / torch.where(present, joint, torch.ones_like(joint))
+    return ((1 - index) * present).sum(), present.sum()
+
+
+LOSSES = {"cross_entropy": cross_entropy, "soft_jaccard": soft_jaccard}

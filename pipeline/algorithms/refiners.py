@@ -1,8 +1,10 @@
 """Fitting a differentiable system on given unaries, by gradient."""
 
+import math
+
 import torch
 
-from pipeline.algorithms.losses import cross_entropy
+from pipeline.algorithms.losses import LOSSES
 from pipeline.core.errors import DataError
 
 
@@ -16,7 +18,7 @@ def fit(module, samples, settings, seed, device, values):
     samples : sequence
         Items are (Sample, Unaries); read anew at each access, so memory does not grow with their number.
     settings : Settings
-        epochs, batch, learning_rate.
+        loss, epochs, batch, learning_rate.
     seed : int
         Of the order of the images.
     device : torch.device
@@ -26,7 +28,7 @@ def fit(module, samples, settings, seed, device, values):
     Yields
     ------
     dict
-        step, steps, loss (mean over the batch's labelled pixels, before the step) and `values`.
+        step, steps, loss (mean over the batch's images) and `values`, all as before the step.
     """
     optimiser = torch.optim.Adam(
         [parameter for parameter in module.parameters() if parameter.requires_grad], lr=settings.learning_rate
@@ -38,16 +40,16 @@ def fit(module, samples, settings, seed, device, values):
     for step, batch in enumerate(batches, start=1):
         optimiser.zero_grad(set_to_none=True)
         before = values()
-        loss, pixels = 0.0, 0
+        loss = 0.0
         for index in batch.tolist():
             sample, unaries = samples[index]
             truth = torch.from_numpy(sample.truth).long()[None].to(device)
-            total, count = cross_entropy(module(*as_batch(sample.image, unaries, device)), truth)
-            # Every image weighs the same, whatever its size; the loss told is the mean over pixels.
-            (total / count.clamp_min(1) / len(batch)).backward()
-            loss, pixels = loss + float(total), pixels + int(count)
-        loss /= max(pixels, 1)
-        if not torch.isfinite(torch.tensor(loss)):
+            total, count = LOSSES[settings.loss](module(*as_batch(sample.image, unaries, device)), truth)
+            # Every image weighs the same, whatever its size.
+            image_loss = total / count.clamp_min(1) / len(batch)
+            image_loss.backward()
+            loss += float(image_loss.detach())
+        if not math.isfinite(loss):
             raise DataError(f"fit, step {step}", f"a loss of {loss}", "a finite one", "lower the learning rate")
         optimiser.step()
         yield {"step": step, "steps": len(batches), "loss": loss} | before
