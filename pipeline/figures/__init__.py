@@ -1,0 +1,1 @@
+"""Showing results: plots, pictures and the page that holds them."""

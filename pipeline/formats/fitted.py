@@ -57,7 +57,8 @@ def write(path, fitted):
 def read(path):
     """Read a fitted system; DataError if the file is missing, damaged or something else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened as the archive it must be: numpy.load would take a bare array too.
+        with Path(path).open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise DataError(path, "no such file", "a fitted system", "run `fit` first or mend the path") from None
@@ -65,8 +66,8 @@ def read(path):
         reason = " ".join(str(error).split())[:120]
         raise DataError(path, f"a damaged file ({reason})", "a fitted system", "run `fit` again") from None
     found = str(arrays.get("format", "none"))
-    if found != FORMAT:
-        raise DataError(path, f"format '{found}'", f"'{FORMAT}'", "run `fit` again")
+    if found != FORMAT or not set(_TEXTS) <= set(arrays):
+        raise DataError(path, f"format '{found}'", f"a whole '{FORMAT}'", "run `fit` again")
     texts = {name: str(arrays.pop(name)) for name in _TEXTS}
     return Fitted(
         Settings(json.loads(texts["settings"])),

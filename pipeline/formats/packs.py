@@ -114,8 +114,8 @@ def _open(path):
         file = h5py.File(path, "r")
     except OSError as error:
         raise DataError(path, f"no readable HDF5 file ({_first_words(error)})", "a pack", "run `pack` again") from None
-    if file.attrs.get("format") != FORMAT:
-        raise DataError(path, f"format {file.attrs.get('format')!r}", f"'{FORMAT}'", "run `pack` again")
+    if file.attrs.get("format") != FORMAT or "splits" not in file:
+        raise DataError(path, f"format {file.attrs.get('format')!r}", f"a whole '{FORMAT}'", "run `pack` again")
     return file
 
 
@@ -133,6 +133,9 @@ def _check(sample, classes):
             "equal sizes",
             "replace the one that is wrong",
         )
+    if sample.exact is not None and (sample.exact.shape != truth.shape or sample.exact.max() >= classes):
+        found = f"exact truth {sample.exact.shape} up to class {sample.exact.max()}"
+        raise DataError(sample.name, found, f"{truth.shape} up to {classes - 1}", "mend the reader")
     bad = truth[(truth >= classes) & (truth != VOID)]
     if bad.size:
         raise DataError(

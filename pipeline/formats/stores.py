@@ -66,7 +66,7 @@ def writer(path, *, format_name, names, attributes, stamp):
     """
     path, beside = Path(path), partial(path)
     beside.parent.mkdir(parents=True, exist_ok=True)
-    group = _resume(beside, stamp) or _begin(beside, stamp)
+    group = _resume(beside, stamp) or _begin(beside, attributes | {"stamp": stamp})
     out = Writer(group)
     yield out
     missing = [name for name in names if name not in out.names]
@@ -74,7 +74,8 @@ def writer(path, *, format_name, names, attributes, stamp):
         raise RuntimeError(f"{path}: {len(missing)} arrays were never put, the first is {missing[0]}")
     digests = "".join(group[name].attrs["sha256"] for name in names)
     content = hashlib.sha256((json.dumps([list(names), attributes], sort_keys=True) + digests).encode())
-    group.attrs.update(attributes | {"format": format_name, "names": list(names), "digest": content.hexdigest()})
+    # Set last: what has a format is whole.
+    group.attrs.update({"format": format_name, "names": list(names), "digest": content.hexdigest()})
     move_folder(beside, path)
 
 
@@ -121,9 +122,9 @@ class Store:
         return f"run `{self.made_by}` again"
 
 
-def _begin(beside, stamp):
+def _begin(beside, attributes):
     shutil.rmtree(beside, ignore_errors=True)
-    return zarr.create_group(beside, zarr_format=3, attributes={"stamp": stamp})
+    return zarr.create_group(beside, zarr_format=3, attributes=attributes)
 
 
 def _resume(beside, stamp):

@@ -1,0 +1,1 @@
+"""What is no stage of the flow but helps to see it."""

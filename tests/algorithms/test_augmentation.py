@@ -154,8 +154,12 @@ def test_brightness_moves_by_its_share_at_most(rng, seed):
 
 def test_the_same_numbers_give_the_same_view(rng):
     image, truth = coded(rng)
-    chosen = settings(flip=True, rotation=20, resize=[0.8, 1.2], jitter={
-        "brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1})
+    chosen = settings(
+        flip=True,
+        rotation=20,
+        resize=[0.8, 1.2],
+        jitter={"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.1},
+    )
     one, other = (view(image, truth, chosen, (16, 16), seed=4) for _ in range(2))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])

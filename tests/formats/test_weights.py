@@ -176,9 +176,7 @@ def test_web_pages_saved_as_weights_are_refused(tmp_path):
 @pytest.mark.parametrize("held", [torch.ones(2), [1, 2], {"net": {"a": 1}}, {"state_dict": 3}, {}])
 def test_files_without_named_tensors_are_refused(tmp_path, held):
     torch.save(held, tmp_path / "net.pth")
-    assert_refused(
-        lambda: weights.read_foreign(tmp_path / "net.pth"), "found no named tensors", "state_dict()"
-    )
+    assert_refused(lambda: weights.read_foreign(tmp_path / "net.pth"), "found no named tensors", "state_dict()")
 
 
 # Into a network
@@ -247,9 +245,7 @@ def test_the_wrong_architecture_is_refused(other, as_file):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     said = ("other.pth: found ", " backbone tensors that fit, of 100 in the network and ", "at least 90%")
     call = lambda: weights.load_into(network, as_file(resnet(seed=1, **other)), "other.pth")  # noqa: E731
-    assert_refused(
-        call, *said, "set architecture, depth and width as the file needs them; nothing was loaded"
-    )
+    assert_refused(call, *said, "set architecture, depth and width as the file needs them; nothing was loaded")
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 

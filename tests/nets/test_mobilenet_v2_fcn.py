@@ -23,9 +23,7 @@ def torchvision_names():
     for index in range(2, 18):
         stem = f"features.{index}.conv."
         pairs += [(f"{stem}{pair[0]}", f"{stem}{pair[1]}") for pair in (("0.0", "0.1"), ("1.0", "1.1"), "23")]
-    return {f"{conv}.weight" for conv, _ in pairs} | {
-        f"{norm}.{part}" for _, norm in pairs for part in BATCH_NORM
-    }
+    return {f"{conv}.weight" for conv, _ in pairs} | {f"{norm}.{part}" for _, norm in pairs for part in BATCH_NORM}
 
 
 def test_names_and_count_are_torchvisions():

@@ -51,12 +51,15 @@ def case(height=4, width=5, classes=3, batch=1):
 # The model
 
 
-@pytest.mark.parametrize("chosen", [
-    *({"normalisation": mode} for mode in MODES),
-    {"blur": 2},
-    {"combine": "mix"},
-    {"start": "log_softmax", "appearance_position": False},
-])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        *({"normalisation": mode} for mode in MODES),
+        {"blur": 2},
+        {"combine": "mix"},
+        {"start": "log_softmax", "appearance_position": False},
+    ],
+)
 def test_gradient_of_all_iterations(chosen):
     crf = model(tiny(iterations=2, **chosen, fit={"parameters": list(POSITIVE)}))
     images, log_probability = case(3, 4)

@@ -1,0 +1,85 @@
+"""Run the workflow on real photographs and keep its figures as JSON.
+
+    python benchmarks/run_photographs.py --camvid DIR --voc-mini DIR --weights mobilenet_v2-b0353104.pth --work DIR
+
+The settings are those of benchmarks/photographs; the results stay in the working folder, figures go to
+benchmarks/results/photographs.json. Run again, it goes on where it stopped.
+"""
+
+import argparse
+import datetime
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.core import stamp
+from pipeline.formats import fitted, tables, weights
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+def main():
+    """Lay out the configuration, run Snakemake, collect."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for option in ("--camvid", "--voc-mini", "--weights", "--work"):
+        parser.add_argument(option, required=True, type=lambda text: Path(text).resolve())
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    lay_out(args)
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", args.work),
+            *("--cores", str(args.threads), "--rerun-incomplete", "--config", "runs=photographs"),
+        ],
+        check=True,
+    )
+    result = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {args.threads} threads",
+        "commit": stamp.commit(),
+        "versions": stamp.make("report", inputs={})["versions"],
+        "rows": tables.read(args.work / "results/aggregate/photographs.tsv")[0],
+        "fitted": {str(path.relative_to(args.work)): numbers(path) for path in found(args.work, "fit/*/*/*.npz")},
+        "fine-tuning": {
+            str(path.relative_to(args.work)): weights.read(path)[1]["change"]
+            for path in found(args.work, "finetune/*/*/*.safetensors")
+        },
+    }
+    output = HERE / "results/photographs.json"
+    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(output)
+
+
+def lay_out(args):
+    """Make the working folder's configuration: the project's, with these packs, networks and runs."""
+    paths = {"CAMVID": args.camvid, "VOC_MINI": args.voc_mini, "WEIGHTS": args.weights}
+    for home in (ROOT / "config", HERE / "photographs"):
+        for source in home.rglob("*.*"):
+            text = source.read_text(encoding="utf-8")
+            for word, path in paths.items():
+                text = text.replace(word, str(path))
+            write_if_new(args.work / "config" / source.relative_to(home), text)
+
+
+def write_if_new(target, text):
+    """Write a file unless it is there already: it keeps its age then, and nothing reruns for it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        target.write_text(text, encoding="utf-8")
+
+
+def found(work, pattern):
+    """List what a pattern finds in the results."""
+    return sorted((work / "results").glob(pattern))
+
+
+def numbers(path):
+    """The fitted numbers of one system."""
+    return {name: float(value) for name, value in fitted.read(path).state.items()}
+
+
+if __name__ == "__main__":
+    main()
