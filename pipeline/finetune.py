@@ -15,7 +15,7 @@ import torch
 from pipeline import nets, systems
 from pipeline.algorithms import backprop
 from pipeline.algorithms.batches import Views
-from pipeline.algorithms.losses import cross_entropy
+from pipeline.algorithms.losses import LOSSES
 from pipeline.core import device, files, settings, stage, stamp
 from pipeline.core.errors import SettingsError
 from pipeline.core.files import whole_file
@@ -82,7 +82,7 @@ def train(module, wanted, pack, args, described, where):
     training = backprop.Training(module, groups, wanted, views.steps_per_epoch, args.seed)
     start = {name: value.detach().clone() for name, value in module.named_parameters()}
     watched = pack.names(wanted.split)[: wanted.watched_images]
-    before = mean_loss(module, pack, watched, where)
+    before = mean_loss(module, wanted.loss, pack, watched, where)
     checkpoint = trainings.Checkpoint(args.output, described)
     state = checkpoint.read()
     if state is not None:
@@ -97,7 +97,7 @@ def train(module, wanted, pack, args, described, where):
             checkpoint.write(training.state_dict())
         elif checkpoint.due:
             checkpoint.write(training.state_dict())
-    change = {"loss_before": before, "loss_after": mean_loss(module, pack, watched, where)}
+    change = {"loss_before": before, "loss_after": mean_loss(module, wanted.loss, pack, watched, where)}
     change |= {part: moved(start, module, part) for part in ("network", "refiner")}
     stage.log.info("%s", json.dumps(change))
     described = described | {"change": change}
@@ -105,8 +105,8 @@ def train(module, wanted, pack, args, described, where):
     return change
 
 
-def mean_loss(module, pack, names, where):
-    """Return the mean cross-entropy of plain, whole training images: what fine-tuning should lower."""
+def mean_loss(module, loss, pack, names, where):
+    """Return the mean loss of plain, whole training images: what fine-tuning should lower."""
     module.eval()
     total = count = 0
     with torch.inference_mode():
@@ -114,8 +114,8 @@ def mean_loss(module, pack, names, where):
             sample = pack.sample(name)
             image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(where).float() / 255
             truth = torch.from_numpy(sample.truth).long()[None].to(where)
-            loss, pixels = cross_entropy(module(image), truth)
-            total, count = total + float(loss), count + int(pixels)
+            added, terms = LOSSES[loss](module(image), truth)
+            total, count = total + float(added), count + int(terms)
     return total / max(count, 1)
 
 

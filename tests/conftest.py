@@ -139,8 +139,8 @@ def rng():
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory):
-    """A tiny run, pack to labels; for reading only."""
+def tiny_run(tmp_path_factory):
+    """A tiny run, pack to labels, for tests that read its files and write elsewhere."""
     torch.set_num_threads(1)
     run = TinyRun(tmp_path_factory.mktemp("tiny_run"))
     builders.pack(run.pack, splits={"train": 8, "heldout": 2, "val": 2})
@@ -151,14 +151,8 @@ def finished_run(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="session")
-def tiny_run(finished_run):
-    """The tiny run, for tests that read its files and write elsewhere."""
-    return finished_run
-
-
 @pytest.fixture
-def spoilt_run(finished_run, tmp_path):
+def spoilt_run(tiny_run, tmp_path):
     """A copy of the tiny run, for tests that damage its files."""
-    shutil.copytree(finished_run.folder, tmp_path / "run")
+    shutil.copytree(tiny_run.folder, tmp_path / "run")
     return TinyRun(tmp_path / "run")

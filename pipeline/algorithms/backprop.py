@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.algorithms.batches import scaled
-from pipeline.algorithms.losses import cross_entropy
+from pipeline.algorithms.losses import LOSSES
 from pipeline.core.errors import DataError
 from pipeline.core.unaries import resize
 
@@ -48,7 +48,7 @@ class Training:
     groups : list of dict
         Parameter groups for Adam, with their initial learning rates.
     settings : Settings
-        epochs, schedule, power, precision, normalisation.
+        loss, epochs, schedule, power, precision, normalisation, heldout_every.
     steps_per_epoch : int
     seed : int
         Step *n* draws its dropout from seed and *n* alone.
@@ -90,7 +90,7 @@ class Training:
         self._set_mode()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             scores = self.forward(images)
-        total, count = cross_entropy(scores.float(), truth)
+        total, count = LOSSES[self.settings.loss](scores.float(), truth)
         if self.parallel:
             dist.all_reduce(count)
         loss = total / count.clamp_min(1)

@@ -28,24 +28,31 @@ def cross_entropy(scores, truth):
 
 
 def soft_jaccard(scores, truth):
-    """Return 1 − the soft Jaccard index summed over the classes present, and how many there are.
+    """Return 1 − the soft Jaccard index summed over the images, and how many of them have labels.
 
     With p = softmax(scores) and t the one-hot truth, the index of a class is Σ p t / Σ (p + t − p t) over labelled
-    pixels: mean IoU made differentiable, so that small classes count as much as large ones. Source: Rahman and
-    Wang, "Optimizing intersection-over-union in deep neural networks for image segmentation", ISVC 2016.
+    pixels; an image's is the mean over the classes it shows. It is the image's mean IoU made differentiable, so small
+    classes count as much as large ones. Source: Rahman and Wang, "Optimizing intersection-over-union in deep neural
+    networks for image segmentation", ISVC 2016.
 
-    Parameters and returns as for `cross_entropy`; the sum is over classes of the whole batch.
+    Parameters as for `cross_entropy`.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        Sum and count over images, both scalars.
     """
     labelled = (truth != VOID).unsqueeze(1)
     probability = scores.softmax(dim=1) * labelled
     classes = torch.arange(scores.shape[1], device=scores.device).view(1, -1, 1, 1)
     is_class = (truth.unsqueeze(1) == classes).to(scores.dtype)
-    shared = (probability * is_class).sum(dim=(0, 2, 3))
-    joint = (probability + is_class - probability * is_class).sum(dim=(0, 2, 3))
-    present = is_class.sum(dim=(0, 2, 3)) > 0
-    # An absent class has no index; its union may be 0.
-    index = shared / torch.where(present, joint, torch.ones_like(joint))
-    return ((1 - index) * present).sum(), present.sum()
+    shared = (probability * is_class).sum(dim=(2, 3))
+    joint = (probability + is_class - probability * is_class).sum(dim=(2, 3))
+    shown = is_class.sum(dim=(2, 3)) > 0
+    # A class that is not shown has no index, and its union may be 0.
+    missed = (1 - shared / torch.where(shown, joint, torch.ones_like(joint))) * shown
+    images = missed.sum(dim=1) / shown.sum(dim=1).clamp_min(1)
+    return images.sum(), shown.any(dim=1).sum()
 
 
 LOSSES = {"cross_entropy": cross_entropy, "soft_jaccard": soft_jaccard}

@@ -132,6 +132,8 @@ def _log_to(path):
     if path:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
         handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        # A log that cannot be written, on a full disk, must not hide the error itself.
+        handlers[-1].handleError = lambda record: None
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     for handler in handlers:
         log.addHandler(handler)
@@ -153,9 +155,6 @@ def _full_disk(error):
         if isinstance(error, OSError) and error.errno in _FULL:
             where = error.filename or "the output"
             return f"{where}: found {_FULL[error.errno]}, expected room to write"
-        # HDF5 tells the number only in its text.
-        if isinstance(error, OSError | RuntimeError) and "errno = 28" in str(error):
-            return f"the output: found {_FULL[errno.ENOSPC]}, expected room to write"
         error = error.__cause__ or error.__context__
     return None
 

@@ -23,8 +23,8 @@ import h5py
 import numpy as np
 
 from pipeline.core.errors import DataError
-from pipeline.core.files import whole_file
 from pipeline.core.stamp import to_json
+from pipeline.formats import hdf5
 
 FORMAT = "edgewise score 1"
 AT_ONCE = 2**22  # bytes of counts held in memory while reading
@@ -35,8 +35,8 @@ COUNTS, NUMBERS, TEXTS = ("all", "bands", "exact"), ("changed", "seconds"), ("na
 class Writer:
     """Takes the counts of one image after the other, in the order of the names."""
 
-    def __init__(self, file, names):
-        self._file, self.names, self.done = file, names, 0
+    def __init__(self, file, reserve, names):
+        self._file, self._reserve, self.names, self.done = file, reserve, names, 0
         self.content = hashlib.sha256()
 
     def put(self, name, counts, *, changed, seconds):
@@ -52,7 +52,10 @@ class Writer:
         """
         if self.done == len(self.names) or name != self.names[self.done]:
             raise ValueError(f"{name} is out of turn")
+        self._reserve(4 * sum(array.size for array in counts.values()))
         if self.done == 0:
+            # The arrays of numbers are stored at once, as large as they will be.
+            self._reserve(16 * len(self.names))
             self._begin(counts)
         for key, array in counts.items():
             self._file[key][self.done] = array
@@ -109,12 +112,13 @@ def writer(path, *, names, blocks, class_names, split, widths, trimap, settings,
         "pack_digest": pack_digest,
     }
     texts = {"names": list(names), "block": [blocks.get(name, name) for name in names]}
-    with whole_file(path) as beside, h5py.File(beside, "w", track_order=False) as file:
+    with hdf5.whole(path) as (file, reserve):
         for key, values in texts.items():
             encoded = np.array([value.encode() for value in values])
+            reserve(encoded.nbytes)
             text = h5py.string_dtype("utf-8", encoded.dtype.itemsize)
             file.create_dataset(key, data=encoded.astype(text), chunks=encoded.shape, fletcher32=True)
-        out = Writer(file, tuple(names))
+        out = Writer(file, reserve, tuple(names))
         yield out
         if out.done < len(out.names):
             raise RuntimeError(f"{path}: {out.names[out.done]} was never put")

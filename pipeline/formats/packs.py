@@ -19,9 +19,9 @@ import h5py
 import numpy as np
 
 from pipeline.core.errors import DataError
-from pipeline.core.files import whole_file
 from pipeline.core.sample import Sample
 from pipeline.core.stamp import to_json
+from pipeline.formats import hdf5
 
 FORMAT = "edgewise pack 1"
 VOID = 255
@@ -31,18 +31,20 @@ _STORED = {"compression": "gzip", "compression_opts": 1, "shuffle": False, "flet
 @contextmanager
 def writer(path, *, class_names, splits, blocks, trimap, stamp):
     """Yield a function that stores one Sample; the pack appears at `path` when the block ends without error."""
-    with whole_file(path) as beside, h5py.File(beside, "w", track_order=False) as file:
+    with hdf5.whole(path) as (file, reserve):
         content = hashlib.sha256()
 
         def put(sample):
             _check(sample, len(class_names))
             arrays = {"images": sample.image, "truth": sample.truth, "exact": sample.exact}
+            reserve(sum(array.nbytes for array in arrays.values() if array is not None))
             for group, array in arrays.items():
                 if array is not None:
                     file.create_dataset(f"{group}/{sample.name}", data=array, chunks=array.shape, **_STORED)
                     content.update(f"{group}/{sample.name}".encode() + array.tobytes())
 
         yield put
+        reserve(sum(len(name) + 16 for names in splits.values() for name in names))
         for split, names in splits.items():
             file.create_dataset(f"splits/{split}", data=np.array(names, dtype=h5py.string_dtype()))
         described = {

@@ -1,5 +1,6 @@
 """What a training leaves: its checkpoint on the way, then weights and history."""
 
+import io
 import json
 import pickle
 import time
@@ -40,8 +41,11 @@ class Checkpoint:
 
     def write(self, state):
         """Replace the checkpoint in one step."""
+        # Through memory: torch's own writer does not say why it could not write.
+        content = io.BytesIO()
+        torch.save({"state": state, "stamp": self.stamp}, content)
         with whole_file(self.path) as beside:
-            torch.save({"state": state, "stamp": self.stamp}, beside)
+            beside.write_bytes(content.getbuffer())
         self._saved = time.monotonic()
 
     @property

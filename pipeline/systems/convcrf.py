@@ -61,15 +61,14 @@ class ConvCRF(nn.Module):
             log p of the network.
         """
         unary = (log_probability / self.value("temperature")).log_softmax(dim=1)
-        kernels = [
-            (self.value("appearance_weight"), self._kernel(self._appearance(images), unary)),
-            (self.value("smoothness_weight"), self._kernel(self._smoothness(images), unary)),
-        ]
+        kernels = self._kernels(images)
+        weights = [self.value("appearance_weight"), self.value("smoothness_weight")]
 
         # Potts, 1 − I as a penalty: −(ΣQ̃ − Q̃) differs from +Q̃ by the same number for every class, and the softmax
         # takes that away.
         def message(q):
-            return self._upsample(sum(weight * kernel(self._blur(q)) for weight, kernel in kernels), q.shape)
+            both = kernels(self._blur(q).repeat(2, 1, 1, 1)).chunk(2)
+            return self._upsample(sum(map(torch.mul, weights, both)), q.shape)
 
         start = unary if self.settings.start == "log_softmax" else unary.softmax(dim=1)
         return mean_field(unary, message, iterations=self.settings.iterations, combine=self._combine, start=start)
@@ -81,15 +80,16 @@ class ConvCRF(nn.Module):
         weight = self.value("unary_weight")
         return (1 - weight) * unary + weight * message
 
-    def _kernel(self, features, unary):
-        """Return the normalised filter of one set of features, on the blurred grid."""
-        features = self._blur(features)
+    def _kernels(self, images):
+        """Return both normalised filters as one, on the blurred grid: appearance over the first half of the batch,
+        smoothness over the second.
+        """
+        appearance, smoothness = self._appearance(images), self._smoothness(images)
+        # Features of zero add nothing to a distance.
+        fill = appearance.shape[1] - smoothness.shape[1]
+        features = self._blur(torch.cat([appearance, F.pad(smoothness, (0, 0, 0, 0, 0, fill))]))
         radius = self.settings.filter_size // 2
-        return normalised(
-            lambda q: window_message(q, features.expand(q.shape[0], -1, -1, -1), radius),
-            self._blur(unary[:, :1]),
-            self.settings.normalisation,
-        )
+        return normalised(lambda q: window_message(q, features, radius), features[:, :1], self.settings.normalisation)
 
     def _appearance(self, images):
         colour = images / self.value("theta_beta")

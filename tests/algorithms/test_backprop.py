@@ -211,7 +211,7 @@ class Scale(nn.Module):
 
 def fit_scale(samples, seed=0, epochs=4, batch=2):
     module = Scale()
-    settings = Settings({"epochs": epochs, "batch": batch, "learning_rate": 0.1})
+    settings = Settings({"loss": "cross_entropy", "epochs": epochs, "batch": batch, "learning_rate": 0.1})
     values = refiners.fit(
         module, samples, settings, seed, torch.device("cpu"), lambda: {"factor": module.factor.item()}
     )

@@ -50,7 +50,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(capsys):
     assert start(raiser(ValueError("odd"))) == 1
     told = capsys.readouterr().err
     assert "a fault of this program\nTraceback" in told
-    assert told.endswith("ValueError: odd\n")
+    assert told.rstrip().endswith("ValueError: odd")
 
 
 def test_an_interrupt_is_told(capsys):
@@ -86,11 +86,6 @@ def test_a_full_disk_behind_another_error_is_seen(capsys):
     assert "pipeline.example: out.npz: found no space left" in capsys.readouterr().err
 
 
-def test_a_full_disk_as_hdf5_tells_it(capsys):
-    assert start(raiser(OSError("Can't write data (file write failed: errno = 28, error message = '...')"))) == 2
-    assert "the output: found no space left" in capsys.readouterr().err
-
-
 def test_another_error_of_the_system_is_no_full_disk():
     assert start(raiser(OSError(5, "Input/output error"))) == 1
 
@@ -106,11 +101,11 @@ def test_the_log_file_holds_plain_lines(tmp_path, capsys):
 
 
 def test_a_log_begins_anew_and_ends_with_its_stage(tmp_path):
-    path = tmp_path / "example.log"
+    path, others = tmp_path / "example.log", list(stage.log.handlers)
     for _ in range(2):
         assert start(lambda args: None, "--log", str(path)) == 0
     assert len(path.read_text(encoding="utf-8").splitlines()) == 2
-    assert stage.log.handlers == []
+    assert stage.log.handlers == others
 
 
 def test_progress_tells_the_last_item_and_now_and_then_one(tmp_path, capsys, monkeypatch):

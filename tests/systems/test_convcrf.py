@@ -189,14 +189,21 @@ def wrong(system, sample, unaries):
     return float((system.refine(sample.image, unaries) != sample.truth).mean())
 
 
-def test_fit_solves_a_planted_problem():
-    chosen = preset(appearance_weight=0.5, smoothness_weight=0.2, fit={"epochs": 12, "batch": 2})
+@pytest.mark.parametrize("loss", ["cross_entropy", "soft_jaccard"])
+def test_fit_solves_a_planted_problem(loss):
+    chosen = tiny(
+        appearance_weight=0.5,
+        smoothness_weight=0.2,
+        theta_alpha=10.0,
+        fit={"loss": loss, "epochs": 15, "batch": 2, "learning_rate": 0.1},
+    )
     before = systems.build(chosen, 2, CPU)
     curve, system = fitted(chosen)
-    assert len(curve) == 12
+    assert len(curve) == 15
     assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
     for name in chosen.fit.parameters:
-        assert abs(system.state()[name] / chosen[name] - 1) > 0.02
+        # Far above what the float32 logarithm and back makes of a value that stays, 1e-7.
+        assert abs(system.state()[name] / chosen[name] - 1) > 1e-4
     assert system.state()["unary_weight"] == pytest.approx(chosen.unary_weight)
     unary = systems.build(settings.read(CONFIG / "unary.yaml", "systems"), 2, CPU)
     sample, unaries = planted(2)
