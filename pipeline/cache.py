@@ -80,9 +80,7 @@ def load(args, net, pack):
                 "train it on this pack with `source: train` and `weights:` this file",
             )
         return network, net.scaling, net.network.architecture
-    tensors, made = weights.read(args.weights)
-    if tuple(made["class_names"]) != pack.class_names:
-        raise DataError(args.weights, f"classes {made['class_names']}", "those of the pack", "train on this pack")
+    tensors, made = weights.read_for(args.weights, pack.class_names)
     trained = Settings(made["settings"])
     network = nets.build(trained.network, pack.classes)
     network.load_state_dict(tensors)

@@ -44,7 +44,7 @@ def run(args):
     if net.source != "finetune":
         raise SettingsError(f"{args.net}, key 'source'", f"'{net.source}'", "'finetune'", "use `train` for this net")
     pack, given = packs.Pack(args.pack), fitted.read(args.system)
-    tensors, made = weights.read(args.weights)
+    tensors, made = weights.read_for(args.weights, pack.class_names)
     where = device.setup(args.backend, args.threads)
     system = systems.build(given.settings, pack.classes, where, given.state)
     if not hasattr(system, "module"):
@@ -84,19 +84,7 @@ def train(module, wanted, pack, args, described, where):
     watched = pack.names(wanted.split)[: wanted.watched_images]
     before = mean_loss(module, wanted.loss, pack, watched, where)
     checkpoint = trainings.Checkpoint(args.output, described)
-    state = checkpoint.read()
-    if state is not None:
-        training.load_state_dict(state)
-        stage.log.info("goes on at step %d of %d", training.done, training.steps)
-    told = len(training.history)
-    steps = training.run(views, workers=args.workers)
-    for _ in stage.progress(steps, training.steps - training.done, "steps"):
-        if len(training.history) > told:
-            told += 1
-            stage.log.info("%s", json.dumps(training.history[-1]))
-            checkpoint.write(training.state_dict())
-        elif checkpoint.due:
-            checkpoint.write(training.state_dict())
+    trainings.run_to_end(training, training.run(views, workers=args.workers), checkpoint)
     change = {"loss_before": before, "loss_after": mean_loss(module, wanted.loss, pack, watched, where)}
     change |= {part: moved(start, module, part) for part in ("network", "refiner")}
     stage.log.info("%s", json.dumps(change))

@@ -6,7 +6,6 @@ writes  weights (safetensors) and the training's history (a line per epoch)
 Under `torchrun` several processes share every batch. A killed training goes on from its last checkpoint.
 """
 
-import json
 import sys
 
 import torch
@@ -52,23 +51,12 @@ def run(args):
     )
     training, views = prepare(net, pack, args, where)
     checkpoint = trainings.Checkpoint(args.output, described)
-    state = checkpoint.read()
-    if state is not None:
-        training.load_state_dict(state)
-        stage.log.info("goes on at step %d of %d", training.done, training.steps)
 
     def heldout_miou():
         return mean_iou(training.module.network, net.scaling, pack, "heldout", where) if rank == 0 else None
 
     steps = training.run(views, workers=args.workers, rank=rank, ranks=ranks, evaluate=heldout_miou)
-    told = len(training.history)
-    for _ in stage.progress(steps, training.steps - training.done, "steps"):
-        ended = len(training.history) > told
-        if ended:
-            told += 1
-            stage.log.info("%s", json.dumps(training.history[-1]))
-        if rank == 0 and (ended or checkpoint.due):
-            checkpoint.write(training.state_dict())
+    trainings.run_to_end(training, steps, checkpoint, leads=rank == 0)
     if rank == 0:
         tensors = training.module.network.state_dict()
         trainings.write(args.output, args.history, tensors, training.history, described)

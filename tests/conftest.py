@@ -18,6 +18,7 @@ SCALING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CACHE = {"splits": ["heldout", "val"], "dtype": "float32"}
 LOOP = {
     "split": "train",
+    "loss": "cross_entropy",
     "epochs": 2,
     "batch": 4,
     "crop": [32, 32],

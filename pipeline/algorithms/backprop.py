@@ -95,7 +95,7 @@ class Training:
             dist.all_reduce(count)
         loss = total / count.clamp_min(1)
         if not torch.isfinite(loss):
-            where, found = f"training, step {self.done}", f"a loss of {float(loss)}"
+            where, found = f"training, step {self.done}", f"a loss of {loss.item()}"
             raise DataError(where, found, "a finite one", "lower the learning rate")
         self.optimiser.zero_grad(set_to_none=True)
         # Data parallelism takes the mean of the processes' gradients; times their number it is the sum.

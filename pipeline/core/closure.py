@@ -33,8 +33,8 @@ def sources(module):
             continue
         found.add(path)
         waiting.extend(_imports(path))
-        # A kernel's CUDA source stands beside the module that launches it.
-        found.update(path.parent.glob("*.cu"))
+        # What a module reads stands beside it: a kernel's CUDA source, a page's frame.
+        found.update(file for ending in ("*.cu", "*.html") for file in path.parent.glob(ending))
     return found
 
 

@@ -5,6 +5,7 @@ there are and what each may be. Neither this module nor any other supplies a def
 """
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -81,7 +82,7 @@ def read(path, kind):
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise SettingsError(path, "no such file", f"settings of kind '{kind}'", _near_file(path)) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(path, " ".join(str(error).split()), "a YAML mapping", "mend the file") from None
     return check(values, kind, where=path)
 
@@ -120,7 +121,7 @@ def _schema_by(values, folder, key, where):
 
 @cache
 def _validator(path):
-    return jsonschema.Draft202012Validator(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
+    return _Validator(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
 
 
 def _validate(values, schema, where, prefix=()):
@@ -167,6 +168,23 @@ def _thaw(value):
     if isinstance(value, Settings):
         return {key: _thaw(item) for key, item in value.items()}
     return [_thaw(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _is_number(checker, value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(checker, value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# JSON knows no infinity, and takes 2.0 for an integer, which Python's range does not.
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
+)
 
 
 class _Loader(yaml.SafeLoader):

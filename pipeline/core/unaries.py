@@ -70,15 +70,13 @@ def check(scores, kind, where):
             "finite scores",
             "look for a diverged training or a damaged cache, and make the unaries again",
         )
-    if kind == "logits" and scores.shape[0] > 1 and _looks_like_probability(scores):
-        raise DataError(
-            where,
-            "scores in [0, 1] that sum to 1 at every pixel, marked as logits",
-            "logits, or the kind 'probability'",
-            "state the kind 'probability'",
-        )
+    as_probability = torch.exp(-scores) if kind == "neg_log_probability" else scores
+    if scores.shape[0] > 1 and (kind == "logits") == _is_probability(as_probability):
+        sums = "scores in [0, 1] that sum to 1 at every pixel" if kind == "logits" else "scores that are none"
+        hint = "probability" if kind == "logits" else "logits"
+        raise DataError(where, f"{sums}, marked as {kind}", f"scores of kind '{kind}'", f"state the kind '{hint}'")
 
 
-def _looks_like_probability(scores):
+def _is_probability(scores):
     total = scores.float().sum(dim=0)
     return bool(scores.min() >= 0) and bool((total - 1).abs().max() < 1e-3)

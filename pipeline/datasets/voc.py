@@ -35,6 +35,9 @@ def read(settings, seed):
         raise DataError(f"{root}, splits train and val", f"{both[0]} in both", "disjoint lists", "mend the lists")
     blocks = _blocks(train + val, settings.block_length)
     heldout = hold_out(train, blocks)
+    if len(heldout) == len(train):
+        found = f"{len(train)} images in one block"
+        raise DataError(f"{root}, split train", found, "more than is held out", "lower `block_length` or add images")
     for name in (*train, *val):
         _files(root, name)
     splits = {"train": tuple(sorted(set(train) - set(heldout))), "heldout": heldout, "val": tuple(val)}
@@ -148,9 +151,9 @@ def _sample(root, name, classes):
 
 def _open(path, what):
     try:
-        image = Image.open(path)
-        image.load()
-        return image
+        with Image.open(path) as image:
+            image.load()
+            return image
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:100]
         raise DataError(path, f"a damaged file ({reason})", what, "replace the file") from None

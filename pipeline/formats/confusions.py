@@ -19,7 +19,6 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from pipeline.core.errors import DataError
@@ -114,17 +113,15 @@ def writer(path, *, names, blocks, class_names, split, widths, trimap, settings,
     texts = {"names": list(names), "block": [blocks.get(name, name) for name in names]}
     with hdf5.whole(path) as (file, reserve):
         for key, values in texts.items():
-            encoded = np.array([value.encode() for value in values])
-            reserve(encoded.nbytes)
-            text = h5py.string_dtype("utf-8", encoded.dtype.itemsize)
-            file.create_dataset(key, data=encoded.astype(text), chunks=encoded.shape, fletcher32=True)
+            reserve(sum(len(value.encode()) for value in values) + 64 * len(values))
+            hdf5.write_names(file, key, values)
         out = Writer(file, reserve, tuple(names))
         yield out
         if out.done < len(out.names):
             raise RuntimeError(f"{path}: {out.names[out.done]} was never put")
         out.content.update(json.dumps([described, texts], sort_keys=True).encode())
         digest = out.content.hexdigest()
-        file.attrs.update(described | {"stamp": to_json(stamp), "format": FORMAT, "digest": digest})
+        hdf5.set_texts(file, described | {"stamp": to_json(stamp), "format": FORMAT, "digest": digest})
 
 
 class Score:
@@ -141,16 +138,15 @@ class Score:
 
     def __init__(self, path):
         self.path = Path(path)
-        self._file = _open(self.path)
+        self._file, attrs = hdf5.open_whole(self.path, FORMAT, made_by="score")
         try:
-            attrs = dict(self._file.attrs)
             self.class_names, self.widths = (tuple(json.loads(attrs[key])) for key in ("class_names", "widths"))
             self.settings, self.stamp = (json.loads(attrs[key]) for key in ("settings", "stamp"))
             self.split, self.trimap = attrs["split"], attrs["trimap"]
             self.pack_digest, self.digest = attrs["pack_digest"], attrs["digest"]
-            self.names, self.block = (tuple(self._file[key].asstr()[:]) for key in TEXTS)
+            self.names, self.block = (hdf5.read_names(self._file, key) for key in TEXTS)
             self._check_shapes()
-        except (KeyError, ValueError, TypeError, OSError) as error:
+        except hdf5.DAMAGE as error:
             raise self._damaged(error) from None
 
     @property
@@ -165,7 +161,7 @@ class Score:
         for start in range(0, len(stored), images):
             try:
                 yield stored[start : start + images].astype(np.int64)
-            except OSError as error:
+            except hdf5.DAMAGE as error:
                 raise self._damaged(error) from None
 
     def total(self, key):
@@ -176,7 +172,7 @@ class Score:
         """Return "changed" or "seconds" of all images, (n,) float64."""
         try:
             return self._file[key][:]
-        except OSError as error:
+        except hdf5.DAMAGE as error:
             raise self._damaged(error) from None
 
     def compares_with(self, other):
@@ -206,20 +202,6 @@ class Score:
 
     def _damaged(self, error):
         return DataError(self.path, f"a damaged file ({_short(error)})", "a score", "run `score` again")
-
-
-def _open(path):
-    if not path.is_file():
-        raise DataError(path, "no such file", "a score", "run `score` first or mend the path")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(path, f"no readable HDF5 file ({_short(error)})", "a score", "run `score` again") from None
-    if file.attrs.get("format") != FORMAT:
-        found = file.attrs.get("format")
-        file.close()
-        raise DataError(path, f"format {found!r}", f"'{FORMAT}'", "run `score` again")
-    return file
 
 
 def _short(value):

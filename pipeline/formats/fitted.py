@@ -5,6 +5,7 @@ Arrays under their own names; `settings`, `curve` and `stamp` as JSON text. Read
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.core.settings import Settings
 from pipeline.core.stamp import to_json
 
 FORMAT = "edgewise fitted 1"
-_TEXTS = ("format", "settings", "curve", "stamp")
+_TEXTS = ("format", "settings", "curve", "stamp", "state_names")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def write(path, fitted):
         "settings": to_json(fitted.settings.plain()),
         "curve": json.dumps(fitted.curve),
         "stamp": to_json(fitted.stamp),
+        "state_names": json.dumps(sorted(fitted.state)),
     }
     with Path(path).open("wb") as file:
         np.savez(file, **{name: np.array(text) for name, text in texts.items()}, **fitted.state)
@@ -60,18 +62,15 @@ def read(path):
         # Opened as the archive it must be: numpy.load would take a bare array too.
         with Path(path).open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
+        texts = {name: str(arrays.pop(name)) for name in _TEXTS if name in arrays}
+        if texts.get("format") == FORMAT:
+            if json.loads(texts["state_names"]) != sorted(arrays):
+                raise ValueError("other numbers than were written")
+            settings, curve, stamp = (json.loads(texts[name]) for name in ("settings", "curve", "stamp"))
+            return Fitted(Settings(settings), arrays, curve, stamp)
     except FileNotFoundError:
         raise DataError(path, "no such file", "a fitted system", "run `fit` first or mend the path") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, RuntimeError, zlib.error) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(path, f"a damaged file ({reason})", "a fitted system", "run `fit` again") from None
-    found = str(arrays.get("format", "none"))
-    if found != FORMAT or not set(_TEXTS) <= set(arrays):
-        raise DataError(path, f"format '{found}'", f"a whole '{FORMAT}'", "run `fit` again")
-    texts = {name: str(arrays.pop(name)) for name in _TEXTS}
-    return Fitted(
-        Settings(json.loads(texts["settings"])),
-        arrays,
-        json.loads(texts["curve"]),
-        json.loads(texts["stamp"]),
-    )
+    raise DataError(path, f"format '{texts.get('format', 'none')}'", f"'{FORMAT}'", "run `fit` again")

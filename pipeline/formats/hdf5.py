@@ -1,16 +1,23 @@
-"""Writing HDF5 that a full disk cannot break.
+"""HDF5 that neither a full disk nor a damaged file can break.
 
 The HDF5 library does not survive a write that fails: objects it could not flush are lost in silence or end the
 process. So disk space is reserved before each array is handed over, where the failure is an ordinary OSError.
+Nor does it survive damaged metadata in its oldest format, which has no checksums: files are written in that of
+version 1.10, and texts at a fixed length, since those of variable length lie in a part that is never checked.
 """
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 import h5py
+import numpy as np
 
+from pipeline.core.errors import DataError
 from pipeline.core.files import whole_file
 
+VERSION = ("v110", "v110")
+DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError)  # what the library raises on a damaged file
 MARGIN = 1 << 20  # bytes kept ahead for the library's own structures and what it writes when closing
 
 
@@ -25,7 +32,7 @@ def whole(path):
         descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             os.posix_fallocate(descriptor, 0, MARGIN)
-            with h5py.File(beside, "w", track_order=False) as file:
+            with h5py.File(beside, "w", libver=VERSION) as file:
                 # Creating it has cut the file to nothing again.
                 os.posix_fallocate(descriptor, 0, MARGIN)
                 reserved = MARGIN
@@ -43,3 +50,54 @@ def whole(path):
             os.ftruncate(descriptor, size)
         finally:
             os.close(descriptor)
+
+
+def set_texts(file, texts):
+    """Store a mapping of str to str as attributes."""
+    for name, text in texts.items():
+        file.attrs[name] = np.bytes_(text.encode())
+
+
+def texts(file):
+    """Return the attributes that `set_texts` stored; those of another's file may be texts of another kind."""
+    values = file.attrs.items()
+    return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in values}
+
+
+def write_names(file, key, names):
+    """Store a sequence of str as a checksummed array of fixed-length texts."""
+    encoded = np.array([name.encode() for name in names], dtype=np.bytes_)
+    # An empty list has no chunk to check.
+    checked = {"chunks": encoded.shape, "fletcher32": True} if len(encoded) else {}
+    file.create_dataset(key, data=encoded, **checked)
+
+
+def read_names(file, key):
+    """Return what `write_names` stored, as a tuple of str."""
+    return tuple(name.decode() for name in file[key][...])
+
+
+def open_whole(path, format_name, made_by):
+    """Open a file for reading and return it with its texts; DataError if it is missing, damaged or another."""
+    what = f"a {format_name.split()[1]}"
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(path, "no such file", what, f"run `{made_by}` first or mend the path")
+    again = f"run `{made_by}` again"
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        reason = first_words(error)
+        raise DataError(path, f"no readable HDF5 file ({reason})", what, again) from None
+    try:
+        about = texts(file)
+    except DAMAGE as error:
+        raise DataError(path, f"a damaged file ({first_words(error)})", what, again) from None
+    if about.get("format") != format_name:
+        raise DataError(path, f"format {about.get('format')!r}", f"'{format_name}'", again)
+    return file, about
+
+
+def first_words(error):
+    """Return the beginning of an error's text in one line."""
+    return " ".join(str(error).split())[:120]

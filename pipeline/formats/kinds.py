@@ -6,7 +6,7 @@ import h5py
 import zarr
 
 from pipeline.core.errors import DataError
-from pipeline.formats import confusions, fitted, labels, packs, unaries
+from pipeline.formats import confusions, fitted, hdf5, labels, packs, unaries
 
 KINDS = {
     packs.FORMAT: "pack",
@@ -76,4 +76,4 @@ def _kind_of_hdf5(path):
         # What ends like HDF5 and is not is damaged: the reader says so better.
         return {"pack": "pack", "score": "score"}.get(path.parent.name) if path.suffix == ".h5" else None
     with h5py.File(path, "r") as file:
-        return KINDS.get(file.attrs.get("format"))
+        return KINDS.get(hdf5.texts(file).get("format"))

@@ -12,10 +12,10 @@ Every array is compressed (gzip 1) and carries a Fletcher-32 checksum, so that d
 
 import hashlib
 import json
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from pipeline.core.errors import DataError
@@ -46,7 +46,7 @@ def writer(path, *, class_names, splits, blocks, trimap, stamp):
         yield put
         reserve(sum(len(name) + 16 for names in splits.values() for name in names))
         for split, names in splits.items():
-            file.create_dataset(f"splits/{split}", data=np.array(names, dtype=h5py.string_dtype()))
+            hdf5.write_names(file, f"splits/{split}", names)
         described = {
             "class_names": json.dumps(list(class_names), ensure_ascii=False),
             "blocks": json.dumps(blocks, sort_keys=True),
@@ -54,7 +54,7 @@ def writer(path, *, class_names, splits, blocks, trimap, stamp):
             "stamp": to_json(stamp),
         }
         content.update(json.dumps([described["class_names"], described["blocks"], splits]).encode())
-        file.attrs.update(described | {"format": FORMAT, "digest": content.hexdigest()})
+        hdf5.set_texts(file, described | {"format": FORMAT, "digest": content.hexdigest()})
 
 
 class Pack:
@@ -62,13 +62,15 @@ class Pack:
 
     def __init__(self, path):
         self.path = Path(path)
-        self._file = None
-        attrs = dict(self._open().attrs)
-        self.class_names = tuple(json.loads(attrs["class_names"]))
-        self.blocks = json.loads(attrs["blocks"])
-        self.trimap = attrs["trimap"]
-        self.digest = attrs["digest"]
-        self.stamp = json.loads(attrs["stamp"])
+        self._file = self._process = None
+        _, about = self._open()
+        try:
+            self.class_names = tuple(json.loads(about["class_names"]))
+            self.blocks, self.stamp = json.loads(about["blocks"]), json.loads(about["stamp"])
+            self.trimap, self.digest = about["trimap"], about["digest"]
+            self._splits = {split: hdf5.read_names(self._file, f"splits/{split}") for split in self._file["splits"]}
+        except hdf5.DAMAGE as error:
+            raise self._damaged("its description", error) from None
 
     @property
     def classes(self):
@@ -78,47 +80,43 @@ class Pack:
     @property
     def splits(self):
         """Names of the splits."""
-        return tuple(self._open()["splits"])
+        return tuple(self._splits)
 
     def names(self, split):
         """Return the names of one split's samples, in its order."""
         if split not in self.splits:
             raise DataError(self.path, f"no split '{split}'", f"one of {', '.join(self.splits)}", "name one of these")
-        return tuple(self._open()["splits"][split].asstr()[:])
+        return self._splits[split]
 
     def sample(self, name):
         """Read one sample by name."""
-        exact = self._read("exact", name) if name in self._open().get("exact", ()) else None
-        return Sample(name, self._read("images", name), self._read("truth", name), exact)
+        return Sample(name, self._read("images", name), self._read("truth", name), self._read("exact", name))
 
     def _read(self, group, name):
+        """Return one array; None if it is of the exact truth and the pack has none."""
+        file, _ = self._open()
         try:
-            return self._open()[group][name][()]
-        except KeyError:
-            found, expected = f"no {group}/{name}", "every sample of its splits"
-        except OSError as error:
-            found, expected = f"{group}/{name} damaged ({_first_words(error)})", "a whole array"
-        raise DataError(self.path, found, expected, "run `pack` again") from None
+            if group == "exact" and group not in file:
+                return None
+            if name in file[group]:
+                return file[group][name][()]
+        except hdf5.DAMAGE as error:
+            raise self._damaged(f"{group}/{name}", error) from None
+        raise DataError(self.path, f"no {group}/{name}", "every sample of its splits", "run `pack` again")
+
+    def _damaged(self, what, error):
+        reason = hdf5.first_words(error)
+        return DataError(self.path, f"{what} damaged ({reason})", "a whole pack", "run `pack` again")
 
     def _open(self):
-        if self._file is None:
-            self._file = _open(self.path)
-        return self._file
+        # A process that was forked off must not share the library's state with its parent.
+        if self._process != os.getpid():
+            self._file, self._about = hdf5.open_whole(self.path, FORMAT, made_by="pack")
+            self._process = os.getpid()
+        return self._file, self._about
 
     def __getstate__(self):
-        return self.__dict__ | {"_file": None}
-
-
-def _open(path):
-    if not path.is_file():
-        raise DataError(path, "no such file", "a pack", "run `pack` first or mend the path")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise DataError(path, f"no readable HDF5 file ({_first_words(error)})", "a pack", "run `pack` again") from None
-    if file.attrs.get("format") != FORMAT or "splits" not in file:
-        raise DataError(path, f"format {file.attrs.get('format')!r}", f"a whole '{FORMAT}'", "run `pack` again")
-    return file
+        return self.__dict__ | {"_file": None, "_process": None}
 
 
 def _check(sample, classes):
@@ -146,7 +144,3 @@ def _check(sample, classes):
             f"0 to {classes - 1}, or {VOID} for void",
             "mend the labels or the list of class names",
         )
-
-
-def _first_words(error):
-    return " ".join(str(error).split())[:120]

@@ -19,17 +19,23 @@ from pipeline.core.errors import DataError
 from pipeline.core.files import move_folder, partial
 from pipeline.core.stamp import same_work
 
+# What Zarr raises on a store that is missing, cut short or damaged.
+UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeError)
+
 
 class Writer:
     """Stores arrays by name; `names` says which are there."""
 
     def __init__(self, group):
         self._group = group
-        self.names = {name for name in _array_names(group) if _is_whole(group, name)}
+        folders = (path.parent.name for path in Path(group.store.root).glob("*/zarr.json"))
+        self.names = {name for name in folders if _is_whole(group, name)}
 
     def put(self, name, array, attributes):
         """Store one array; its digest is added to its attributes."""
         array = np.ascontiguousarray(array)
+        # What a kill left of it may not be readable even as an array to overwrite.
+        shutil.rmtree(Path(self._group.store.root) / name, ignore_errors=True)
         stored = self._group.create_array(
             name,
             shape=array.shape,
@@ -41,7 +47,6 @@ class Writer:
                 Crc32cCodec(),
             ),
             attributes=attributes | {"sha256": hashlib.sha256(array.tobytes()).hexdigest()},
-            overwrite=True,
         )
         stored[...] = array
         self.names.add(name)
@@ -66,7 +71,9 @@ def writer(path, *, format_name, names, attributes, stamp):
     """
     path, beside = Path(path), partial(path)
     beside.parent.mkdir(parents=True, exist_ok=True)
-    group = _resume(beside, stamp) or _begin(beside, attributes | {"stamp": stamp})
+    group = _resume(beside, stamp)
+    if group is None:
+        group = _begin(beside, attributes | {"stamp": stamp})
     out = Writer(group)
     yield out
     missing = [name for name in names if name not in out.names]
@@ -88,7 +95,7 @@ class Store:
             raise DataError(path, "no such store", "a Zarr store", f"run `{made_by}` first or mend the path")
         try:
             self._group = zarr.open_group(self.path, mode="r", zarr_format=3)
-        except (FileNotFoundError, ValueError, KeyError) as error:
+        except UNREADABLE as error:
             reason = " ".join(str(error).split())[:120]
             raise DataError(path, f"no readable Zarr v3 group ({reason})", "a store", self._again) from None
         self.attributes = dict(self._group.attrs)
@@ -108,7 +115,7 @@ class Store:
             if stored.nchunks_initialized < stored.nchunks:
                 raise KeyError("its data file is missing")
             return stored[...], dict(stored.attrs)
-        except (KeyError, ValueError, RuntimeError, OSError) as error:
+        except UNREADABLE as error:
             reason = " ".join(str(error).split())[:120]
             where = f"{self.path}, image {name}"
             raise DataError(where, f"a damaged array ({reason})", "a whole one", self._again) from None
@@ -133,12 +140,8 @@ def _resume(beside, stamp):
         group = zarr.open_group(beside, mode="r+", zarr_format=3)
         # Stamps are compared as JSON reads them back: tuples have become lists.
         return group if same_work(group.attrs["stamp"], json.loads(json.dumps(stamp))) else None
-    except (FileNotFoundError, ValueError, KeyError):
+    except UNREADABLE:
         return None
-
-
-def _array_names(group):
-    return [name for name, _ in group.arrays()]
 
 
 def _is_whole(group, name):
@@ -148,5 +151,5 @@ def _is_whole(group, name):
         if stored.nchunks_initialized < stored.nchunks:
             return False
         return hashlib.sha256(stored[...].tobytes()).hexdigest() == stored.attrs["sha256"]
-    except (KeyError, ValueError, RuntimeError, OSError):
+    except UNREADABLE:
         return False

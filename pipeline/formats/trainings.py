@@ -2,13 +2,13 @@
 
 import io
 import json
-import pickle
 import time
 from pathlib import Path
 
 import torch
 
 from pipeline.core.files import whole_file
+from pipeline.core.stage import log, progress
 from pipeline.core.stamp import same_work
 from pipeline.formats import weights
 
@@ -35,9 +35,9 @@ class Checkpoint:
         """Return the state to go on from, or None if there is none that can be used."""
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+            return content["state"] if same_work(content["stamp"], self.stamp) else None
+        except Exception:  # a damaged file can raise anything, and whatever it is, the training starts anew
             return None
-        return content["state"] if same_work(content["stamp"], self.stamp) else None
 
     def write(self, state):
         """Replace the checkpoint in one step."""
@@ -56,6 +56,32 @@ class Checkpoint:
     def remove(self):
         """Take it away: the training is done."""
         self.path.unlink(missing_ok=True)
+
+
+def run_to_end(training, steps, checkpoint, *, leads=True):
+    """Run a training to its end, from the checkpoint if that can be used; log every epoch, save on the way.
+
+    Parameters
+    ----------
+    training : algorithms.backprop.Training
+    steps : iterator
+        What `training.run` returned; nothing of it was taken yet.
+    checkpoint : Checkpoint
+    leads : bool
+        Whether this process, of several that train together, is the one that writes.
+    """
+    state = checkpoint.read()
+    if state is not None:
+        training.load_state_dict(state)
+        log.info("goes on at step %d of %d", training.done, training.steps)
+    told = len(training.history)
+    for _ in progress(steps, training.steps - training.done, "steps"):
+        ended = len(training.history) > told
+        if ended:
+            told += 1
+            log.info("%s", json.dumps(training.history[-1]))
+        if leads and (ended or checkpoint.due):
+            checkpoint.write(training.state_dict())
 
 
 def write(output, history_output, tensors, history, stamp):

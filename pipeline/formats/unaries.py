@@ -45,7 +45,8 @@ def put(out, name, scores, image, dtype):
     dtype : {"float16", "float32"}
         How to store. The largest error this makes is stored too.
     """
-    stored = scores.astype(DTYPES[dtype])
+    with np.errstate(over="ignore"):
+        stored = scores.astype(DTYPES[dtype])
     if not np.isfinite(stored).all() and np.isfinite(scores).all():
         raise DataError(name, f"a score of {np.abs(scores).max():.3g}", "at most 65504 for float16", "use float32")
     attributes = {

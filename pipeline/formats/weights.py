@@ -65,6 +65,14 @@ def read(path):
         raise DataError(path, "no stamp", "weights written by this pipeline", advice) from None
 
 
+def read_for(path, class_names):
+    """Read one of our own files and refuse it unless it was trained for these classes; as `read` otherwise."""
+    tensors, stamp = read(path)
+    if tuple(stamp["class_names"]) != class_names:
+        raise DataError(path, f"classes {stamp['class_names']}", "those of the pack", "train on this pack")
+    return tensors, stamp
+
+
 def read_foreign(path):
     """Read a weight file from elsewhere: ``.safetensors``, or else what ``torch.save`` wrote.
 

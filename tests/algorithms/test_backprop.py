@@ -19,6 +19,7 @@ SAMPLES = {name: builders.sample(name, seed, (14, 16)) for seed, name in enumera
 JITTER = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
 SCALING = Settings({"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]})
 LOOP = {
+    "loss": "cross_entropy",
     "epochs": 3,
     "batch": 2,
     "crop": [12, 12],

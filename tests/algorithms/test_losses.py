@@ -52,8 +52,15 @@ def test_soft_jaccard_of_sure_answers_is_1_minus_the_iou():
     answer = torch.tensor([[[0, 0, 1, 1], [1, 1, 2, 0]]])
     total, count = soft_jaccard(sure(answer), truth)
     # IoU of class 0: 2 of 3; of class 1: 3 of 4; class 2 is absent from the truth and counts for nothing.
-    assert total.item() == pytest.approx(1 / 3 + 1 / 4)
-    assert count.item() == 2
+    assert total.item() == pytest.approx((1 / 3 + 1 / 4) / 2)
+    assert count.item() == 1
+
+
+def test_soft_jaccard_of_a_batch_is_the_sum_of_its_images():
+    scores, truth = torch.randn(3, 4, 5, 6), torch.randint(0, 4, (3, 5, 6))
+    alone = [soft_jaccard(scores[i : i + 1], truth[i : i + 1])[0] for i in range(3)]
+    total, count = soft_jaccard(scores, truth)
+    assert total.item() == pytest.approx(sum(alone).item()) and count.item() == 3
 
 
 def test_soft_jaccard_of_the_truth_is_0():

@@ -141,9 +141,9 @@ def test_a_folder_is_no_settings_file(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "key", "word", "close"),
     [
-        ("packs", "reader", "embeded", "embedded"),
+        ("packs", "reader", "embeddd", "embedded"),
         ("systems", "system", "convcrv", "convcrf"),
-        ("nets", "source", "trian", "train"),
+        ("nets", "source", "traim", "train"),
     ],
 )
 def test_an_unknown_name_names_the_nearest(tmp_path, kind, key, word, close):
@@ -182,8 +182,8 @@ def test_settings_are_frozen():
 
 
 def test_a_wrong_attribute_lists_those_there_are():
-    with pytest.raises(AttributeError, match="no setting named 'blurr'; there are blur, size"):
-        _ = Settings({"blur": 1, "size": 2}).blurr
+    with pytest.raises(AttributeError, match="no setting named 'blurx'; there are blur, size"):
+        _ = Settings({"blur": 1, "size": 2}).blurx
 
 
 def test_settings_travel_and_come_back_plain():

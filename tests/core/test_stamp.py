@@ -38,7 +38,7 @@ def test_the_same_work():
     assert stamp.same_work(made(), made() | {"commit": "another"})
     assert not stamp.same_work(made(), made(seed=1))
     assert not stamp.same_work(made(), made() | {"source": "another"})
-    assert not stamp.same_work(made(), made() | {"inputs": {"pack": "abd"}})
+    assert not stamp.same_work(made(), made() | {"inputs": {"pack": "abe"}})
 
 
 def test_outside_git_the_commit_is_unknown(tmp_path, monkeypatch):

@@ -185,8 +185,8 @@ def test_a_missing_root(root):
 
 
 def test_a_missing_list_names_the_nearest(root):
-    said = refusal(lambda: read(root, splits={"train": "trian", "val": "val"}))
-    assert str(root / "ImageSets" / "Segmentation" / "trian.txt") in said
+    said = refusal(lambda: read(root, splits={"train": "traim", "val": "val"}))
+    assert str(root / "ImageSets" / "Segmentation" / "traim.txt") in said
     assert "did you mean 'train'?" in said
 
 

@@ -91,7 +91,7 @@ def test_a_flipped_byte_anywhere_is_found_or_harmless(path):
 def test_foreign_files(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, weights=np.zeros(3))
-    assert "found format 'none', expected a whole 'edgewise fitted 1'" in refusal(path)
+    assert "found format 'none', expected 'edgewise fitted 1'" in refusal(path)
     path.write_text("no numbers", encoding="utf-8")
     refusal(path)
 

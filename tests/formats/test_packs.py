@@ -167,7 +167,7 @@ def test_foreign_files(tmp_path):
     assert "no readable HDF5 file" in refusal(lambda: Pack(text))
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["images/a"] = np.zeros(3)
-    assert "found format None, expected a whole 'edgewise pack 1'" in refusal(lambda: Pack(tmp_path / "other.h5"))
+    assert "found format None, expected 'edgewise pack 1'" in refusal(lambda: Pack(tmp_path / "other.h5"))
 
 
 def test_a_sample_that_is_not_there(path):

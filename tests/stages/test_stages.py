@@ -150,7 +150,7 @@ def net_file(tmp_path, run, values):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (TRAINED | {"train": LOOP | {"split": "trian"}}, "found no split 'trian', expected one of heldout, train, val"),
+        (TRAINED | {"train": LOOP | {"split": "traim"}}, "found no split 'traim', expected one of heldout, train, val"),
         (TRAINED | {"train": LOOP | {"batch": 9}}, "batch: found 9, expected at most the 8 images of the split"),
         (TRAINED | {"weights": "nowhere.pth"}, "nowhere.pth: found no such file"),
         (TUNED, "key 'source': found 'finetune', expected 'train'"),
@@ -174,7 +174,7 @@ def test_train_refuses_a_missing_pack(tiny_run, tmp_path, capsys):
 
 
 def test_a_diverging_training_stops(tiny_run, tmp_path, capsys):
-    path = net_file(tmp_path, tiny_run, TRAINED | {"train": LOOP | {"learning_rate": 1e38}})
+    path = net_file(tmp_path, tiny_run, TRAINED | {"train": LOOP | {"learning_rate": 1e30}})
     status, output, _ = train(tiny_run, tmp_path, net=path)
     assert status == 2
     assert "expected a finite one; lower the learning rate" in said(capsys)
