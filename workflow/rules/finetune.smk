@@ -1,18 +1,10 @@
-def start_of(wildcards, file):
-    """The weights or the fitted system that the fine-tuning of a pair NET/SYSTEM starts from."""
-    net = NETS[wildcards.pair.split("/")[0]]
-    if file == "weights":
-        return weights_of(wildcards.pack, net.net)
-    return f"results/fit/{wildcards.pack}/{net.net}/{net.system}.npz"
-
-
 rule finetune:
     """Train a network and a system together: a new network, and the system that goes with it."""
     input:
         pack="results/pack/{pack}.h5",
-        net=lambda w: f"config/nets/{w.pair.split('/')[0]}.yaml",
-        weights=lambda w: start_of(w, "weights"),
-        system=lambda w: start_of(w, "system"),
+        net=lambda w: f"config/nets/{net_of(w.pair)}.yaml",
+        weights=lambda w: weights_of(w.pack, NETS[net_of(w.pair)].net),
+        system=lambda w: f"results/fit/{w.pack}/{NETS[net_of(w.pair)].net}/{NETS[net_of(w.pair)].system}.npz",
     output:
         weights="results/finetune/{pack}/{pair}.safetensors",
         history="results/finetune/{pack}/{pair}.jsonl",
@@ -33,7 +25,9 @@ rule finetune:
         workers=config["workers"],
         seed=config["seed"],
         code=lambda w: source_hash(
-            "pipeline.finetune", network_source(w.pair.split("/")[0]), system_source(w.pair.split("/")[1])
+            "pipeline.finetune",
+            network_source(net_of(w.pair)),
+            system_source(NETS[net_of(w.pair)].system),
         ),
     shell:
         r"""

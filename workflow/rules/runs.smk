@@ -71,6 +71,17 @@ def system_source(system):
     return f"pipeline.systems.{SYSTEMS[system].system}"
 
 
+def net_of(pair):
+    """The fine-tuned network of a pair NET/SYSTEM."""
+    return pair.partition("/")[0]
+
+
+def starting_weights(net):
+    """The weight file a network starts from, as a list: empty if it starts from nothing."""
+    weights = NETS[net].get("weights", "none")
+    return [] if weights == "none" else [weights]
+
+
 def weights_of(pack, net):
     """The file that holds the weights of a network on a pack."""
     if NETS[net].source == "given":

@@ -1,15 +1,9 @@
-def starting_weights(wildcards):
-    """The weight file a network starts from, if it has one."""
-    weights = NETS[wildcards.net].get("weights", "none")
-    return [] if weights == "none" else [weights]
-
-
 rule train:
     """Train the network that gives the unaries."""
     input:
         pack="results/pack/{pack}.h5",
         net="config/nets/{net}.yaml",
-        weights=starting_weights,
+        weights=lambda w: starting_weights(w.net),
     output:
         weights="results/train/{pack}/{net}.safetensors",
         history="results/train/{pack}/{net}.jsonl",
