@@ -114,4 +114,4 @@ def test_every_stage_stays_under_6_gib(rows):
         with path.open(encoding="utf-8") as file:
             row = next(csv.DictReader(file, delimiter="\t"))
         peaks[str(path)] = float(row["max_rss"] if row["max_rss"] not in ("-", "NA") else 0)
-    assert len(peaks) == 18 and max(peaks.values()) < 6144, json.dumps(peaks, indent=1)
+    assert len(peaks) >= 18 and max(peaks.values()) < 6144, json.dumps(peaks, indent=1)
