@@ -38,6 +38,7 @@ def main():
         "jobs": jobs,
     }
     output = ROOT / "benchmarks/results/default_run.json"
+    output.parent.mkdir(exist_ok=True)
     output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(output)
 

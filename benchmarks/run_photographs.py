@@ -49,6 +49,7 @@ def main():
         },
     }
     output = HERE / "results/photographs.json"
+    output.parent.mkdir(exist_ok=True)
     output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(output)
 
