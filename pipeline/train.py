@@ -14,6 +14,7 @@ from pipeline import nets
 from pipeline.algorithms import backprop, evaluation
 from pipeline.algorithms.batches import Views
 from pipeline.core import device, files, settings, stage, stamp
+from pipeline.core.errors import SettingsError
 from pipeline.formats import packs, trainings, weights
 from pipeline.metrics import overlap
 
@@ -34,7 +35,7 @@ def run(args):
     """Train to the end, from a checkpoint if there is one of the same work."""
     net = settings.read(args.net, "nets")
     if net.source != "train":
-        raise stage.SettingsError(f"{args.net}, key 'source'", f"'{net.source}'", "'train'", "this net is not trained")
+        raise SettingsError(f"{args.net}, key 'source'", f"'{net.source}'", "'train'", "this net is not trained")
     pack = packs.Pack(args.pack)
     where = device.setup(args.backend, args.threads)
     rank, ranks = device.join_processes(where)

@@ -10,7 +10,7 @@ from kornia.enhance import adjust_brightness, adjust_contrast, adjust_hue, adjus
 from kornia.geometry.transform import warp_affine
 from scipy.stats import truncnorm
 
-VOID = 255
+from pipeline.core.sample import VOID
 
 
 def augment(image, truth, settings, crop, fill, rng):

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-VOID = 255
+from pipeline.core.sample import VOID
 
 
 def cross_entropy(scores, truth):

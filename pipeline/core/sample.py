@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+VOID = 255  # the truth of pixels that are neither trained on nor scored
+
 
 @dataclass(frozen=True)
 class Sample:

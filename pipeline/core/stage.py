@@ -12,7 +12,7 @@ import traceback
 
 from tqdm import tqdm
 
-from pipeline.core.errors import PipelineError, SettingsError
+from pipeline.core.errors import PipelineError
 
 log = logging.getLogger("pipeline")
 
@@ -103,13 +103,6 @@ def shard(text):
     if not 1 <= part <= count:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected K-of-N with K from 1 to N, as in 1-of-1")
     return part, count
-
-
-def choose(requested, known, option):
-    """Return `requested` if it is among `known`; otherwise raise a SettingsError that lists them."""
-    if requested not in known:
-        raise SettingsError(option, f"'{requested}'", "a known name", f"choose one of {', '.join(known)}")
-    return requested
 
 
 def progress(items, total, unit):

@@ -10,13 +10,12 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from pipeline.core.errors import SettingsError
-from pipeline.core.sample import Sample
+from pipeline.core.sample import VOID, Sample
 from pipeline.datasets import Source
 from pipeline.datasets.embedded_materials import DRESS, HUES, clouds, hue, pattern, plain
 from pipeline.datasets.embedded_shapes import FIRST, SECOND, SILHOUETTES, distance
 
 CLASS_NAMES = ("background", *SILHOUETTES)
-VOID = 255
 APART = 1_000_000  # index from one split to the next: a longer split leaves the images of the others alone
 
 

@@ -11,11 +11,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.core.errors import DataError
-from pipeline.core.sample import Sample
+from pipeline.core.sample import VOID, Sample
 from pipeline.core.settings import nearest
 from pipeline.datasets import Source
 
-VOID = 255
 HELD_OUT_SEED = 2018  # fixed: the held-out images are part of the protocol, not of a run
 
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from pipeline.core.sample import VOID
 from pipeline.figures import page, palette
 
-VOID = palette.VOID
 DIFFERENCE = np.array([palette.UNSCORED, palette.RIGHT, palette.WRONG, palette.GAINED, palette.LOST], dtype=np.uint8)
 UNSCORED, RIGHT, WRONG, GAINED, LOST = range(5)
 IN_ONE_ROW = 8  # pictures that a wide screen shows side by side

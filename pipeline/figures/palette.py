@@ -2,8 +2,6 @@
 
 import numpy as np
 
-VOID = 255
-
 # (light, dark) background; after Okabe and Ito, told apart by eyes that confuse red and green. The first is the
 # unary's, a grey that leaves the colours to the systems.
 SERIES = (

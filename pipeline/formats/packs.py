@@ -19,12 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.errors import DataError
-from pipeline.core.sample import Sample
+from pipeline.core.sample import VOID, Sample
 from pipeline.core.stamp import to_json
 from pipeline.formats import hdf5
 
 FORMAT = "edgewise pack 1"
-VOID = 255
 _STORED = {"compression": "gzip", "compression_opts": 1, "shuffle": False, "fletcher32": True}
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from pipeline.core.errors import DataError
-from pipeline.metrics.overlap import VOID, pair_index
+from pipeline.core.sample import VOID
+from pipeline.metrics.overlap import pair_index
 
 TRIMAPS = ("void", "label_edges")
 FAR = np.iinfo(np.int32).max  # the distance where an image has no boundary at all

@@ -10,8 +10,7 @@ for IoU; Long et al., arXiv:1411.4038, section 5, for the other three.
 import numpy as np
 
 from pipeline.core.errors import DataError
-
-VOID = 255
+from pipeline.core.sample import VOID
 
 
 def confusion(truth, labels, classes):

@@ -17,6 +17,7 @@ import torch
 from pipeline.core import stage
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.core.files import whole_file
+from pipeline.core.sample import VOID
 from pipeline.core.unaries import Unaries
 from pipeline.figures import panels
 from pipeline.formats import confusions, fitted, kinds, stores, tables, weights
@@ -26,7 +27,6 @@ from pipeline.formats.packs import Pack
 from pipeline.metrics import overlap
 
 AT_MOST = 100  # images that statistics are taken over
-VOID = 255
 
 
 def add_arguments(parser):

@@ -141,12 +141,6 @@ def test_options_of_the_wrong_type_are_refused(kind, text):
         kind(text)
 
 
-def test_choose():
-    assert stage.choose("a", ("a", "b"), "--letter") == "a"
-    with pytest.raises(SettingsError, match="--letter: found 'c', expected a known name; choose one of a, b"):
-        stage.choose("c", ("a", "b"), "--letter")
-
-
 CHILD = """
 import sys, time
 from pipeline.core import stage
