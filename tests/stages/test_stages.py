@@ -9,7 +9,7 @@ import builders
 import numpy as np
 import pytest
 import torch
-from conftest import CACHE, LOOP, NETWORK, SCALING, TRAINED, TUNED
+from tiny import CACHE, LOOP, NETWORK, SCALING, TRAINED, TUNED
 
 from pipeline.algorithms import backprop
 from pipeline.core import files

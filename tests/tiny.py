@@ -1,0 +1,65 @@
+"""Settings of the tiny run that the tests of the stages share."""
+
+NO_JITTER = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
+SCALING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+CACHE = {"splits": ["heldout", "val"], "dtype": "float32"}
+LOOP = {
+    "split": "train",
+    "loss": "cross_entropy",
+    "epochs": 2,
+    "batch": 4,
+    "crop": [32, 32],
+    "learning_rate": 2e-3,
+    "schedule": "squared_poly",
+    "power": 0.9,
+    "weight_decay": 5e-4,
+    "precision": "float32",
+    "normalisation": "trained",
+    "heldout_every": 0,
+    "augmentation": {
+        "flip": True,
+        "rotation": 10,
+        "resize": [0.8, 1.25],
+        "jitter": {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.02},
+    },
+}
+NETWORK = {
+    "architecture": "resnet_fcn",
+    "depth": 18,
+    "width": 0.125,
+    "output_stride": 16,
+    "stride_in_1x1": False,
+    "dropout": 0.1,
+}
+TRAINED = {
+    "source": "train",
+    "network": NETWORK,
+    "weights": "none",
+    "scaling": SCALING,
+    "train": LOOP | {"heldout_every": 2},
+    "cache": CACHE,
+}
+TUNED = {
+    "source": "finetune",
+    "net": "tiny",
+    "system": "convcrf",
+    "finetune": LOOP
+    | {
+        "epochs": 1,
+        "learning_rate": 1e-4,
+        "system_learning_rate": 5e-3,
+        "normalisation": "frozen",
+        "watched_images": 2,
+    },
+    "cache": CACHE,
+}
+EMBEDDED = {
+    "reader": "embedded",
+    "trimap": "void",
+    "train": 2,
+    "heldout": 1,
+    "val": 1,
+    "longest_side": 40,
+    "shortest_side": 32,
+    "void_band": 1,
+}
