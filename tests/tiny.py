@@ -1,6 +1,5 @@
 """Settings of the tiny run that the tests of the stages share."""
 
-NO_JITTER = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
 SCALING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CACHE = {"splits": ["heldout", "val"], "dtype": "float32"}
 LOOP = {
