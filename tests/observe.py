@@ -1,0 +1,31 @@
+"""What several tests look at: the last line said, a refusal's text, whether two stores are equal, changed settings."""
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import DataError
+
+
+def said(capsys):
+    """Return the last line on stderr."""
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def same_store(one, other):
+    """Whether two stores hold the same arrays under the same names."""
+    names = one.names
+    return names == other.names and all(np.array_equal(one.read(name)[0], other.read(name)[0]) for name in names)
+
+
+def net_file(tmp_path, run, values):
+    """Write a network's settings beside a test's outputs; return the path."""
+    path = run.yaml("changed", values)
+    return path.rename(tmp_path / "changed.yaml")
+
+
+def refusal(call):
+    """Return the one line of the DataError that a call raises."""
+    with pytest.raises(DataError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

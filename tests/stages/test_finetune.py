@@ -1,0 +1,116 @@
+"""`finetune` from its command line: what moves, the same bytes twice, kills, refusals."""
+
+import builders
+import pytest
+import torch
+from observe import net_file, said
+from tiny import TUNED
+
+from pipeline.core.settings import ROOT
+from pipeline.formats import fitted, labels, tables, trainings, weights
+
+
+def finetune(run, folder, **options):
+    outputs = {"output": folder / "t.safetensors", "output_system": folder / "t.npz", "history": folder / "t.jsonl"}
+    return run("finetune", **outputs, **options), *outputs.values()
+
+
+def changed(path):
+    return fitted.read(path).stamp["change"]
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_run, tmp_path_factory):
+    """The tiny network and system fine-tuned together, once."""
+    return finetune(tiny_run, tmp_path_factory.mktemp("tuned"))
+
+
+def test_finetune_moves_network_and_system(tiny_run, tuned):
+    status, output, system, history = tuned
+    assert status == 0
+    change = changed(system)
+    assert change["loss_before"] != change["loss_after"]
+    assert change["network"] > 0
+    assert change["refiner"] > 0
+    before, after = fitted.read(tiny_run.system), fitted.read(system)
+    assert any(before.state[name] != after.state[name] for name in before.settings.fit.parameters)
+    assert before.state["unary_weight"] == pytest.approx(after.state["unary_weight"])
+    assert [entry["steps"] for entry in tables.read_history(history)] == [2]
+    tensors, stamp = weights.read(output)
+    assert stamp["change"] == change
+    start = weights.read(tiny_run.weights)[0]
+    # Frozen normalisation keeps its statistics.
+    assert torch.equal(tensors["backbone.bn1.running_mean"], start["backbone.bn1.running_mean"])
+    assert not torch.equal(tensors["backbone.conv1.weight"], start["backbone.conv1.weight"])
+
+
+def test_finetune_gives_the_same_bytes_twice(tiny_run, tuned, tmp_path):
+    again = finetune(tiny_run, tmp_path)
+    assert [path.read_bytes() for path in again[1:]] == [path.read_bytes() for path in tuned[1:]]
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in again[1:]}
+
+
+def test_finetune_without_learning_rates_changes_nothing(tiny_run, tmp_path):
+    still = TUNED["finetune"] | {"learning_rate": 0, "system_learning_rate": 0}
+    net = net_file(tmp_path, tiny_run, TUNED | {"finetune": still})
+    status, output, system, _ = finetune(tiny_run, tmp_path, net=net)
+    assert status == 0
+    change = changed(system)
+    assert change["loss_before"] == change["loss_after"]
+    assert (change["network"], change["refiner"]) == (0.0, 0.0)
+    start, end = (weights.read(path)[0] for path in (tiny_run.weights, output))
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_finetune_lowers_the_loss_of_whole_images(tiny_run, tmp_path):
+    loop = TUNED["finetune"] | {"epochs": 4, "learning_rate": 2e-3, "schedule": "constant", "watched_images": 8}
+    net = net_file(tmp_path, tiny_run, TUNED | {"finetune": loop})
+    status, _, system, _ = finetune(tiny_run, tmp_path, net=net)
+    assert status == 0
+    assert changed(system)["loss_after"] < changed(system)["loss_before"]
+
+
+def test_a_tuned_pair_is_cached_and_refined_like_any_other(tiny_run, tuned, tmp_path):
+    _, output, system, _ = tuned
+    cached, refined = tmp_path / "u.zarr", tmp_path / "l.zarr"
+    assert tiny_run("cache", net=tiny_run.tuned_net, weights=output, output=cached) == 0
+    assert tiny_run("refine", unaries=cached, system=system, output=refined) == 0
+    assert labels.Labels(refined).names == ("val_0", "val_1")
+
+
+def test_finetune_goes_on_where_it_was_killed(tiny_run, tuned, tmp_path, monkeypatch):
+    # Killed after the last step, before anything was written.
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainings, "write", killed)
+        assert finetune(tiny_run, tmp_path)[0] == 130
+    status, *outputs = finetune(tiny_run, tmp_path)
+    assert status == 0
+    assert [path.read_bytes() for path in outputs] == [path.read_bytes() for path in tuned[1:]]
+
+
+def test_finetune_refuses_a_net_of_another_source(tiny_run, tmp_path, capsys):
+    assert finetune(tiny_run, tmp_path, net=tiny_run.net)[0] == 2
+    assert "key 'source': found 'train', expected 'finetune'" in said(capsys)
+
+
+def test_finetune_refuses_a_system_without_gradient(tiny_run, tmp_path, capsys):
+    unary = ROOT / "config" / "systems" / "unary.yaml"
+    assert tiny_run("fit", settings=unary, output=tmp_path / "f.npz") == 0
+    assert finetune(tiny_run, tmp_path, system=tmp_path / "f.npz")[0] == 2
+    assert "found 'unary', expected a differentiable system" in said(capsys)
+
+
+def test_finetune_refuses_weights_for_other_classes(tiny_run, tmp_path, capsys):
+    other = builders.pack(tmp_path / "other.h5", classes=3)
+    assert finetune(tiny_run, tmp_path, pack=other)[0] == 2
+    assert str(tiny_run.weights) in said(capsys)
+
+
+def test_finetune_refuses_truncated_weights(spoilt_run, tmp_path, capsys):
+    content = spoilt_run.weights.read_bytes()
+    spoilt_run.weights.write_bytes(content[: len(content) // 2])
+    assert finetune(spoilt_run, tmp_path)[0] == 2
+    assert f"{spoilt_run.weights}: found a damaged or foreign file" in said(capsys)

@@ -1,0 +1,56 @@
+"""`refine` from its command line: the same labels twice, kills, refusals."""
+
+import builders
+from observe import said, same_store
+
+from pipeline.formats import labels
+
+
+def test_refine_gives_the_same_labels_twice(tiny_run, tmp_path):
+    assert tiny_run("refine", output=tmp_path / "l.zarr") == 0
+    assert same_store(labels.Labels(tmp_path / "l.zarr"), labels.Labels(tiny_run.labels))
+
+
+def test_refine_refuses_a_truncated_system(spoilt_run, tmp_path, capsys):
+    content = spoilt_run.system.read_bytes()
+    spoilt_run.system.write_bytes(content[: len(content) // 2])
+    assert spoilt_run("refine", output=tmp_path / "l.zarr") == 2
+    assert f"pipeline.refine: {spoilt_run.system}: found a damaged file" in said(capsys)
+
+
+def test_refine_refuses_a_damaged_array(spoilt_run, tmp_path, capsys):
+    (chunk,) = [path for path in (spoilt_run.unaries / "val_1").rglob("0") if path.is_file()]
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"?")
+    assert spoilt_run("refine", output=tmp_path / "l.zarr") == 2
+    assert f"{spoilt_run.unaries}, image val_1: found a damaged array" in said(capsys)
+    assert not (tmp_path / "l.zarr").exists()
+
+
+def test_refine_refuses_an_unknown_split(tiny_run, tmp_path, capsys):
+    assert tiny_run("refine", split="test", output=tmp_path / "l.zarr") == 2
+    assert "found no split 'test', expected one of heldout, train, val" in said(capsys)
+
+
+def test_refine_refuses_unaries_of_another_pack(tiny_run, tmp_path, capsys):
+    other = builders.pack(tmp_path / "other.h5", seed=1)
+    assert tiny_run("refine", pack=other, output=tmp_path / "l.zarr") == 2
+    assert "found unaries of another pack" in said(capsys)
+
+
+def test_refine_keeps_what_a_kill_left(spoilt_run, tmp_path, capsys, monkeypatch):
+    from pipeline.systems.convcrf import System  # found by name in the stage
+
+    whole, seen = System.refine, []
+
+    def killed(self, image, unaries):
+        seen.append(image.shape)
+        if len(seen) == 3:  # once to warm up, then once for each image
+            raise KeyboardInterrupt
+        return whole(self, image, unaries)
+
+    monkeypatch.setattr(System, "refine", killed)
+    assert spoilt_run("refine", output=tmp_path / "l.zarr") == 130
+    monkeypatch.setattr(System, "refine", whole)
+    assert spoilt_run("refine", output=tmp_path / "l.zarr") == 0
+    assert "1 of 2 images are there already" in capsys.readouterr().err
+    assert same_store(labels.Labels(tmp_path / "l.zarr"), labels.Labels(spoilt_run.labels))

@@ -1,0 +1,130 @@
+"""`train` from its command line: the same bytes twice, kills, two processes as one, refusals."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from observe import net_file, said
+from tiny import LOOP, NETWORK, TRAINED, TUNED
+
+from pipeline.algorithms import backprop
+from pipeline.formats import tables, weights
+
+
+def train(run, folder, **options):
+    output, history = folder / "w.safetensors", folder / "w.jsonl"
+    return run("train", output=output, history=history, **options), output, history
+
+
+def test_train_gives_the_same_bytes_twice(tiny_run, tmp_path):
+    status, output, history = train(tiny_run, tmp_path)
+    assert status == 0
+    assert output.read_bytes() == tiny_run.weights.read_bytes()
+    assert history.read_bytes() == tiny_run.history.read_bytes()
+
+
+def test_train_depends_on_its_seed(tiny_run, tmp_path):
+    _, output, _ = train(tiny_run, tmp_path, seed=1)
+    assert not torch.equal(*(weights.read(path)[0]["classifier.4.weight"] for path in (output, tiny_run.weights)))
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_train_goes_on_where_it_was_killed(tiny_run, tmp_path, monkeypatch, capsys, step):
+    whole = backprop.Training.step
+
+    def killed(self, images, truth):
+        if self.done == step:
+            raise KeyboardInterrupt
+        return whole(self, images, truth)
+
+    monkeypatch.setattr(backprop.Training, "step", killed)
+    status, output, _ = train(tiny_run, tmp_path)
+    assert status == 130
+    assert not output.exists()
+    monkeypatch.setattr(backprop.Training, "step", whole)
+    status, output, history = train(tiny_run, tmp_path)
+    assert status == 0
+    # The checkpoint is that of the end of the first epoch, two steps.
+    assert "goes on at step 2 of 4" in capsys.readouterr().err
+    assert output.read_bytes() == tiny_run.weights.read_bytes()
+    assert history.read_bytes() == tiny_run.history.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {output.name, history.name}
+
+
+def test_train_starts_from_given_weights(tiny_run, tmp_path):
+    given = tmp_path / "given.safetensors"
+    weights.write(given, weights.read(tiny_run.weights)[0], {})
+    net = TRAINED | {"weights": str(given), "train": LOOP | {"learning_rate": 0, "normalisation": "frozen"}}
+    path = tiny_run.yaml("from_weights", net)
+    status, output, _ = train(tiny_run, tmp_path, net=path)
+    path.unlink()
+    assert status == 0
+    tensors, expected = weights.read(output)[0], weights.read(given)[0]
+    kept = [name for name in tensors if not name.endswith("num_batches_tracked")]
+    assert all(torch.equal(tensors[name], expected[name]) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (TRAINED | {"train": LOOP | {"split": "traim"}}, "found no split 'traim', expected one of heldout, train, val"),
+        (TRAINED | {"train": LOOP | {"batch": 9}}, "batch: found 9, expected at most the 8 images of the split"),
+        (TRAINED | {"weights": "nowhere.pth"}, "nowhere.pth: found no such file"),
+        (TUNED, "key 'source': found 'finetune', expected 'train'"),
+        (TRAINED | {"network": NETWORK | {"depht": 18}}, "key 'network.depht': found an unknown key"),
+    ],
+    ids=["split", "batch", "weights", "source", "network"],
+)
+def test_train_refuses(tiny_run, tmp_path, capsys, values, expected):
+    path = net_file(tmp_path, tiny_run, values)
+    status, output, _ = train(tiny_run, tmp_path, net=path)
+    assert status == 2
+    assert expected in said(capsys)
+    assert not output.exists()
+
+
+def test_train_refuses_a_missing_pack(tiny_run, tmp_path, capsys):
+    status, _, _ = train(tiny_run, tmp_path, pack=tmp_path / "no.h5")
+    assert status == 2
+    assert "pipeline.train: " in (line := said(capsys))
+    assert "no.h5: found no such file, expected a pack" in line
+
+
+def test_a_diverging_training_stops(tiny_run, tmp_path, capsys):
+    path = net_file(tmp_path, tiny_run, TRAINED | {"train": LOOP | {"learning_rate": 1e30}})
+    status, output, _ = train(tiny_run, tmp_path, net=path)
+    assert status == 2
+    assert "expected a finite one; lower the learning rate" in said(capsys)
+    assert not output.exists()
+
+
+def test_two_processes_train_as_one_with_the_joint_batch(tiny_run, tmp_path):
+    frozen = TRAINED | {"network": NETWORK | {"dropout": 0.0}, "train": LOOP | {"normalisation": "frozen"}}
+    path = net_file(tmp_path, tiny_run, frozen)
+    status, alone, _ = train(tiny_run, tmp_path, net=path)
+    assert status == 0
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    output = tmp_path / "two.safetensors"
+    argv = tiny_run.argv("train", net=path, output=output, history=tmp_path / "two.jsonl")
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    done = subprocess.run(
+        [sys.executable, *launch, "-m", "pipeline.train", *argv],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (weights.read(path)[0] for path in (alone, output))
+    assert weights.read(output)[1]["processes"] == 2
+    moved = tables.read_history(tmp_path / "two.jsonl")
+    assert moved[0]["loss"] != moved[1]["loss"]
+    # Gradients are summed in another order; Adam's first steps, whose size is the learning rate whatever the
+    # gradient's, turn the rounding of gradients near 0 into at most a share of 2e-3.
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one if one[name].is_floating_point())
