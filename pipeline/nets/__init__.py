@@ -14,13 +14,13 @@ What every network keeps, so that `train` and `cache` need not know which one th
 Below `build` stand the few pieces that several networks share.
 """
 
-import difflib
 import importlib
 import pkgutil
 
 from torch import nn
 
 from pipeline.core.errors import SettingsError
+from pipeline.core.settings import nearest
 
 
 def build(settings, classes):
@@ -46,8 +46,7 @@ def build(settings, classes):
     name = settings.architecture
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-        raise SettingsError("architecture", repr(name), "one of " + ", ".join(known), f"did you mean {nearest!r}?")
+        raise SettingsError("architecture", f"'{name}'", "a known architecture", nearest(name, known))
     return importlib.import_module(f"{__name__}.{name}").build(settings, classes)
 
 

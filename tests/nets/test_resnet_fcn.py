@@ -133,5 +133,5 @@ def test_settings_that_no_network_has_are_refused(changed, said):
 
 
 def test_an_unknown_architecture_is_refused_with_the_nearest():
-    with pytest.raises(SettingsError, match=r"found 'resnet_fnc', expected one of .*mean 'resnet_fcn'\?$"):
+    with pytest.raises(SettingsError, match=r"expected a known architecture; did you mean 'resnet_fcn'\?$"):
         nets.build(SimpleNamespace(architecture="resnet_fnc"), classes=2)
