@@ -2,65 +2,105 @@
 
 import torch
 
-NORMALISATIONS = ("none", "symmetric", "after", "before")
+from pipeline.kernels.mean_field_update import mean_field_update
 
 
-def mean_field(unary, message, *, iterations, combine, start):
+def mean_field(unary, messages, weights, *, iterations, start, compatibility=None, tolerance=0.0, trace=None):
     """Iterate the mean-field update and return the last scores before their softmax.
 
     Parameters
     ----------
     unary : Tensor of shape (B, C, H, W)
         U = −ψ_u, the log-probabilities of the network.
-    message : callable
-        Takes q (B, C, H, W) and returns what the pairwise terms add to the score, same shape: the filtered
-        q with weights and compatibility applied.
+    messages : callable
+        Takes q (B, C, H, W); returns what each of M kernels makes of it, a list of M such.
+    weights : Tensor of shape (M, C)
+        What each kernel's message weighs in each class.
     iterations : int
         T; at 0 the unary is returned.
-    combine : callable
-        Takes (unary, message) and returns the new scores; for equation 2 of arXiv:1805.04777 their sum.
     start : Tensor of shape (B, C, H, W)
-        What the first message is computed of, usually softmax(unary).
+        What the first messages are of, usually softmax(unary).
+    compatibility : Tensor of shape (C, C), optional
+        Penalty of a class (row) beside another (column). Without it Potts, 1 − I.
+    tolerance : float
+        Stop when no probability changed by more than this; at 0 all iterations are run.
+    trace : list, optional
+        Gets one dict per iteration: iteration, change (max |ΔQ|), expected_energy and free_energy, both of the Q before
+        it. The free energy is KL(Q ‖ P) − log Z, with Potts up to another constant.
 
     Returns
     -------
     Tensor of shape (B, C, H, W)
-        Scores; their softmax is Q after T iterations. Differentiable in all that `message` rests on.
+        Scores; their softmax is Q after the last iteration. Differentiable in all that `messages` and `weights` rest
+        on.
 
     Notes
     -----
-    Source: Zheng et al., arXiv:1502.03240, Algorithm 1; Krähenbühl and Koltun, NIPS 2011.
+    Source: Zheng et al., arXiv:1502.03240, Algorithm 1; Krähenbühl and Koltun, arXiv:1210.5644, Algorithm 1.
     """
-    q, scores = start, unary
-    for _ in range(iterations):
-        scores = combine(unary, message(q))
-        q = scores.softmax(dim=1)
-    return scores
+
+    def message(q):
+        sent = messages(q)
+        if compatibility is None:
+            # −Σ (1 − I) m differs from +m by the same number for every class, and the softmax takes that away.
+            return sent, weights
+        total = _weighted(sent, weights)
+        return [-torch.einsum("ij,bjhw->bihw", compatibility, total)], torch.ones_like(weights[:1])
+
+    def watch(q, sent, new):
+        if trace is not None:
+            trace.append({"iteration": len(trace) + 1} | _energies(unary, q, _weighted(*sent)) | _change(q, new))
+
+    return iterate(
+        start,
+        message,
+        update=lambda sent: mean_field_update(unary, *sent),
+        finish=lambda sent: unary if sent is None else unary + _weighted(*sent),
+        iterations=iterations,
+        tolerance=tolerance,
+        watch=watch if trace is not None else None,
+    )
 
 
-def normalised(kernel, like, mode):
-    """Return `kernel`, a linear filter K of q, in one of its normalisations; D = K·1.
+def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=None):
+    """Alternate `message` of the state and `update` of it; return what `finish` makes of the last message.
 
     Parameters
     ----------
-    kernel : callable
-        Takes q (B, C, H, W), returns K q of the same shape.
-    like : Tensor of shape (B, C, H, W)
-        Gives batch, size, dtype and device.
-    mode : {"none", "symmetric", "after", "before"}
-        K, D^−½ K D^−½, D^−1 K, K D^−1.
-
-    Returns
-    -------
-    callable
-        Takes q (B, C, H, W), returns the normalised message.
+    state : Tensor
+        Q, or what the messages need of it.
+    message, update, finish : callable
+        State to messages, messages to state, messages to result; `finish` gets None if there was no iteration.
+    iterations : int
+    tolerance : float
+        Stop when no element of the state changed by more than this; at 0 never.
+    watch : callable, optional
+        Called with the state, its messages and the next state.
     """
-    if mode == "none":
-        return kernel
-    total = kernel(torch.ones_like(like[:, :1]))
-    if mode == "symmetric":
-        root = total.rsqrt()
-        return lambda q: root * kernel(root * q)
-    if mode == "after":
-        return lambda q: kernel(q) / total
-    return lambda q: kernel(q / total)
+    sent = None
+    for step in range(1, iterations + 1):
+        sent = message(state)
+        if step == iterations and watch is None:
+            break
+        new = update(sent)
+        if watch is not None:
+            watch(state, sent, new)
+        if tolerance > 0 and _change(state, new)["change"] <= tolerance:
+            break
+        state = new
+    return finish(sent)
+
+
+def _weighted(sent, weights):
+    return sum(weight.view(1, -1, 1, 1) * message for message, weight in zip(sent, weights, strict=True))
+
+
+def _change(q, new):
+    return {"change": float((new - q).detach().abs().max())}
+
+
+def _energies(unary, q, message):
+    """Return the energies of Q, whose weighted message is given; each pair counts once."""
+    q, unary, message = (x.detach().double() for x in (q, unary, message))
+    energy = float(-(q * unary).sum() - 0.5 * (q * message).sum())
+    return {"expected_energy": energy, "free_energy": energy + float(torch.xlogy(q, q).sum())}

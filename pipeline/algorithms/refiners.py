@@ -1,11 +1,42 @@
-"""Fitting a differentiable system on given unaries, by gradient."""
+"""Systems that are differentiable modules: fitted on given unaries by gradient, refining one image at a time."""
 
 import math
 
+import numpy as np
 import torch
 
 from pipeline.algorithms.losses import LOSSES
 from pipeline.core.errors import DataError
+
+
+class GradientSystem:
+    """A system around a differentiable module; keeps the protocol of `pipeline.systems`.
+
+    A subclass gives `model`, built from settings and state: an nn.Module with ``values()``, its numbers by name, and
+    ``forward(images, log_probability)``.
+    """
+
+    model = None
+
+    def __init__(self, settings, classes, state, device):
+        self.settings, self.device = settings, device
+        self.module = self.model(settings, state).to(device)
+
+    def fit(self, samples, seed):
+        """Lower the loss on labelled images with Adam; yields as the protocol says."""
+        if not self.settings.fit.parameters:
+            return iter(())
+        return fit(self.module, samples, self.settings.fit, seed, self.device, self.module.values)
+
+    def refine(self, image, unaries):
+        """Return labels (H, W) uint8."""
+        with torch.inference_mode():
+            images, log_probability = as_batch(image, unaries, self.device)
+            return self.module(images, log_probability)[0].argmax(dim=0).byte().cpu().numpy()
+
+    def state(self):
+        """Return every parameter's value, learnt or not."""
+        return {name: np.float32(value) for name, value in self.module.values().items()}
 
 
 def fit(module, samples, settings, seed, device, values):

@@ -1,0 +1,82 @@
+"""What CRFs with Gaussian kernels have in common: their parameters, their unary, the features of their two kernels."""
+
+import math
+
+import torch
+from torch import nn
+
+
+class GaussianCRF(nn.Module):
+    """A differentiable dense CRF; its parameters are the logarithms of the values in the settings.
+
+    A subclass gives `positive`, the names of its parameters, and `scores`, which runs mean field.
+
+    Parameters
+    ----------
+    settings : Settings
+        The system's file under ``config/systems`` explains each.
+    state : dict of str to ndarray
+        Values that replace those of the settings, by name.
+    """
+
+    positive = ("appearance_weight", "smoothness_weight", "theta_alpha", "theta_beta", "theta_gamma", "temperature")
+
+    def __init__(self, settings, state):
+        super().__init__()
+        self.settings = settings
+        learnt = settings.fit.parameters
+        for name in self.positive:
+            value = torch.tensor(float(state.get(name, settings[name])), dtype=torch.float32)
+            self.register_parameter(f"log_{name}", nn.Parameter(value.log(), requires_grad=name in learnt))
+
+    def value(self, name):
+        """Return one parameter, positive, as a tensor."""
+        return getattr(self, f"log_{name}").exp()
+
+    def values(self):
+        """Return every parameter's value, dict of str to float."""
+        return {name: float(self.value(name).detach()) for name in self.positive}
+
+    def forward(self, images, log_probability, extra=None):
+        """Return the scores (B, C, H, W) of T iterations of mean field.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, channels, H, W), float32
+            Colours or any other channels that `theta_beta` is the bandwidth of; RGB in 8-bit levels 0..255.
+        log_probability : Tensor of shape (B, C, H, W), float32
+            log p of the network.
+        extra : Tensor of shape (B, E, H, W), float32, optional
+            More features for the appearance kernel (depth, normals, embeddings), each divided by its bandwidth.
+        """
+        if self.settings.clip > 0:
+            log_probability = log_probability.clamp_min(math.log(self.settings.clip))
+        unary = (log_probability / self.value("temperature")).log_softmax(dim=1)
+        return self.scores(unary, self._appearance(images, extra), self._smoothness(images))
+
+    def scores(self, unary, appearance, smoothness):
+        """Return the scores (B, C, H, W) from U and both kernels' features, (B, F, H, W) and (B, 2, H, W)."""
+        raise NotImplementedError
+
+    def weights(self, classes):
+        """Return the kernels' weights in each class, (2, C)."""
+        both = torch.stack([self.value("appearance_weight"), self.value("smoothness_weight")])
+        return both[:, None].expand(2, classes)
+
+    def _appearance(self, images, extra):
+        parts = [images / self.value("theta_beta")]
+        if self.settings.appearance_position:
+            parts.insert(0, _positions(images) / self.value("theta_alpha"))
+        if extra is not None:
+            parts.append(extra)
+        return torch.cat(parts, dim=1)
+
+    def _smoothness(self, images):
+        return _positions(images) / self.value("theta_gamma")
+
+
+def _positions(images):
+    """Return column and row of every pixel: (B, 2, H, W), px; column first, as other lattice codes do."""
+    height, width = images.shape[-2:]
+    rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([cols, rows]).to(images).expand(images.shape[0], -1, -1, -1)

@@ -1,0 +1,89 @@
+"""Gaussian filters of q, normalised: what a kernel of a dense CRF makes of the neighbours' beliefs.
+
+With K the kernel's matrix over pixels and D = K·1 its row sums, a filter is left · K · right::
+
+    none        K                       as in the formula
+    symmetric   D^−½ K D^−½
+    after       D^−1 K                  a weighted mean of the neighbours
+    before      K D^−1
+"""
+
+import torch
+
+from pipeline.kernels import window as windows
+from pipeline.kernels.all_pairs import all_pairs
+from pipeline.kernels.permutohedral import build, permutohedral
+from pipeline.kernels.spatial_gaussian import spatial_gaussian
+
+NORMALISATIONS = ("none", "symmetric", "after", "before")
+LEAST = 1e-20  # a pixel without neighbours gets no message, not NaN
+
+
+def scales(total, mode):
+    """Return `left` and `right` (B, 1, H, W) of a kernel with row sums `total` (B, 1, H, W), in one normalisation."""
+    ones = torch.ones_like(total)
+    if mode == "none":
+        return ones, ones
+    total = total.clamp_min(LEAST)
+    if mode == "symmetric":
+        return total.rsqrt(), total.rsqrt()
+    return (1 / total, ones) if mode == "after" else (ones, 1 / total)
+
+
+def normalised(kernel, like, mode, exclude_self):
+    """Return a filter of q.
+
+    Parameters
+    ----------
+    kernel : callable
+        Takes values (B, C, H, W), left and right (B, 1, H, W) or None; returns left · K (right · values).
+    like : Tensor of shape (B, C, H, W)
+        Gives batch, size, dtype and device.
+    mode : {"none", "symmetric", "after", "before"}
+    exclude_self : bool
+        Whether the pixel itself, k(i, i) = 1, is left out of its neighbours.
+
+    Returns
+    -------
+    callable
+        Takes q (B, C, H, W), returns its message, same shape.
+    """
+    ones = torch.ones_like(like[:, :1], memory_format=torch.contiguous_format)
+    if mode == "none":
+        left = right = ones
+    else:
+        left, right = scales(kernel(ones, None, None) - int(exclude_self), mode)
+    if not exclude_self:
+        return lambda q: kernel(q, left, right)
+    return lambda q: kernel(q, left, right) - left * right * q
+
+
+def lattice(features, mode, exclude_self):
+    """Filter over all pairs of pixels by `features` (B, F, H, W), approximately; no gradient to the features."""
+    places = build(features)
+    return normalised(lambda q, left, right: permutohedral(q, places, left, right), features, mode, exclude_self)
+
+
+def exact(features, mode, exclude_self):
+    """Filter over all pairs of pixels by `features` (B, F, H, W), exactly: in time quadratic in the pixels."""
+
+    def kernel(q, left, right):
+        if left is None:
+            return all_pairs(q, features)
+        return left * all_pairs(right * q, features)
+
+    return normalised(kernel, features, mode, exclude_self)
+
+
+def spatial(theta, like, mode, exclude_self):
+    """Filter over all pairs of pixels by their distance in units of `theta`, a Tensor of shape (), px; exactly."""
+    return normalised(lambda q, left, right: spatial_gaussian(q, theta, left, right), like, mode, exclude_self)
+
+
+def window(features, radius, mode, exclude_self):
+    """Filter within a window of side 2 `radius` + 1 by `features` (B, F, H, W), exactly."""
+    total = torch.ones_like(features[:, :1])
+    if mode != "none":
+        total = windows.degree(features, radius) - int(exclude_self)
+    merged = windows.weights([features], radius, *scales(total, mode), exclude_self=exclude_self)
+    return lambda q: windows.message(q, merged)

@@ -1,0 +1,75 @@
+"""Gaussian filtering over all pairs of pixels, exactly: quadratic in time, linear in memory."""
+
+import torch
+
+from pipeline.kernels import checks, dispatch
+from pipeline.kernels.all_pairs import cpu, reference
+
+REFUSALS = {"cpu": dispatch.cpu_refusal}
+
+
+def all_pairs(values, features, *, backend="auto"):
+    """Filter with a Gaussian kernel over all pairs of pixels.
+
+    For every class *c* and pixel *i*::
+
+        out[c, i] = Σ_j exp(−½ ‖features[:, i] − features[:, j]‖²) · values[c, j]
+
+    Parameters
+    ----------
+    values : Tensor of shape (B, C, H, W), floating
+    features : Tensor of shape (B, F, H, W), of the dtype of `values`
+        Position, colour or anything else, each divided by its bandwidth, so without unit.
+    backend : {"auto", "cpu", "reference"}
+        ``"auto"`` takes the fastest that can run the call.
+
+    Returns
+    -------
+    Tensor of shape (B, C, H, W)
+        Differentiable in `values` and `features`.
+
+    Raises
+    ------
+    DataError
+        If `values` and `features` disagree in B, H, W or dtype.
+    BackendError
+        If the backend asked for cannot run the call; the message says why.
+
+    Notes
+    -----
+    Time grows as B·(H·W)²·(C + F): on a CPU this is for small images and for checking the others. The kernel matrix is
+    never stored. Source: Krähenbühl and Koltun, arXiv:1210.5644, equation 3 with both Gaussians.
+    """
+    checks.image("all_pairs, values", values)
+    checks.image("all_pairs, features", features)
+    checks.one_size("all_pairs", values=values, features=features)
+    if dispatch.pick("all_pairs", backend, REFUSALS, values, features) == "cpu":
+        return _AllPairs.apply(values, features)
+    return reference.all_pairs(values, features)
+
+
+class _AllPairs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, features):
+        ctx.save_for_backward(values, features)
+        return _run(cpu.all_pairs, values, values, features)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        values, features = ctx.saved_tensors
+        to_values = to_features = None
+        if ctx.needs_input_grad[0]:
+            to_values = _run(cpu.all_pairs, values, gradient, features)  # the kernel is symmetric
+        if ctx.needs_input_grad[1]:
+            to_features = _run(cpu.to_features, features, gradient, values, features)
+        return to_values, to_features
+
+
+def _run(function, like, *tensors):
+    """Call a compiled function image by image; return its output, of the shape of `like`."""
+    out = torch.empty_like(like, memory_format=torch.contiguous_format)
+    planes = [tensor.detach().contiguous().flatten(2).numpy() for tensor in (*tensors, out)]
+    with dispatch.compiled():
+        for image in zip(*planes, strict=True):
+            function(*image)
+    return out

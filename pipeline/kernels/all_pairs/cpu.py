@@ -1,0 +1,109 @@
+"""The fast CPU path, in Numba: eight receiving pixels at a time, the kernel never stored."""
+
+import numpy as np
+from numba import float32, njit, prange
+
+from pipeline.kernels.simd import OPTIONS, WIDTH, exp, load, load_part, spread, store, store_part
+
+BATCH = 256  # senders whose kernel values stay in the cache while the classes are summed
+
+
+@njit(inline="always")
+def _read(array, index, size):
+    if size < WIDTH:
+        return load_part(array, index, 0, size)
+    return load(array, index)
+
+
+@njit(inline="always")
+def _write(array, index, lanes, size):
+    if size < WIDTH:
+        store_part(array, index, lanes, 0, size)
+    else:
+        store(array, index, lanes)
+
+
+@njit(inline="always")
+def _kernel(own, features, pixel):
+    """Return k(i, j) for eight pixels i, their features (F, 8), and one pixel j."""
+    distance = spread(float32(0))
+    for feature in range(features.shape[0]):
+        difference = load(own, feature * WIDTH) - features[feature, pixel]
+        distance += difference * difference
+    return exp(float32(-0.5) * distance)
+
+
+@njit(parallel=True, **OPTIONS)
+def all_pairs(values, features, out):
+    """values and out (C, N), features (F, N)."""
+    classes, pixels = values.shape
+    for tile in prange((pixels + WIDTH - 1) // WIDTH):
+        here = tile * WIDTH
+        size = min(WIDTH, pixels - here)
+        own = np.empty((features.shape[0], WIDTH), np.float32)
+        for feature in range(features.shape[0]):
+            store(own, feature * WIDTH, _read(features, feature * pixels + here, size))
+        sums = np.zeros((classes, WIDTH), np.float32)
+        kernel = np.empty((BATCH, WIDTH), np.float32)
+        for first in range(0, pixels, BATCH):
+            count = min(BATCH, pixels - first)
+            for k in range(count):
+                store(kernel, k * WIDTH, _kernel(own, features, first + k))
+            for label in range(0, classes, 4):
+                # Four sums that do not wait for one another; classes beyond the last repeat it. Each batch is summed by
+                # itself first: rounding grows with the longest sum.
+                second, third, fourth = (
+                    min(label + 1, classes - 1),
+                    min(label + 2, classes - 1),
+                    min(label + 3, classes - 1),
+                )
+                a, b, c, d = spread(float32(0)), spread(float32(0)), spread(float32(0)), spread(float32(0))
+                for k in range(count):
+                    near = load(kernel, k * WIDTH)
+                    a += values[label, first + k] * near
+                    b += values[second, first + k] * near
+                    c += values[third, first + k] * near
+                    d += values[fourth, first + k] * near
+                a += load(sums, label * WIDTH)
+                b += load(sums, second * WIDTH)
+                c += load(sums, third * WIDTH)
+                d += load(sums, fourth * WIDTH)
+                store(sums, label * WIDTH, a)
+                store(sums, second * WIDTH, b)
+                store(sums, third * WIDTH, c)
+                store(sums, fourth * WIDTH, d)
+        for label in range(classes):
+            _write(out, label * pixels + here, load(sums, label * WIDTH), size)
+
+
+@njit(parallel=True, **OPTIONS)
+def to_features(gradient, values, features, out):
+    """Return the gradient of `all_pairs` to the features: gradient and values (C, N), features and out (F, N)."""
+    classes, pixels = values.shape
+    for tile in prange((pixels + WIDTH - 1) // WIDTH):
+        here = tile * WIDTH
+        size = min(WIDTH, pixels - here)
+        own = np.empty((features.shape[0], WIDTH), np.float32)
+        for feature in range(features.shape[0]):
+            store(own, feature * WIDTH, _read(features, feature * pixels + here, size))
+        own_gradient, own_values = np.empty((classes, WIDTH), np.float32), np.empty((classes, WIDTH), np.float32)
+        for label in range(classes):
+            store(own_gradient, label * WIDTH, _read(gradient, label * pixels + here, size))
+            store(own_values, label * WIDTH, _read(values, label * pixels + here, size))
+        sums = np.zeros((features.shape[0], WIDTH), np.float32)
+        some = np.empty((features.shape[0], WIDTH), np.float32)
+        for first in range(0, pixels, BATCH):
+            some[:] = 0
+            for pixel in range(first, min(first + BATCH, pixels)):
+                received, sent = spread(float32(0)), spread(float32(0))
+                for label in range(classes):
+                    received += values[label, pixel] * load(own_gradient, label * WIDTH)
+                    sent += gradient[label, pixel] * load(own_values, label * WIDTH)
+                pull = (received + sent) * _kernel(own, features, pixel)
+                for feature in range(features.shape[0]):
+                    moved = pull * (features[feature, pixel] - load(own, feature * WIDTH))
+                    store(some, feature * WIDTH, load(some, feature * WIDTH) + moved)
+            for feature in range(features.shape[0]):
+                store(sums, feature * WIDTH, load(sums, feature * WIDTH) + load(some, feature * WIDTH))
+        for feature in range(features.shape[0]):
+            _write(out, feature * pixels + here, load(sums, feature * WIDTH), size)

@@ -1,0 +1,38 @@
+"""What the kernels ask of every tensor they are given."""
+
+import torch
+
+from pipeline.core.errors import DataError
+
+
+def image(where, tensor):
+    """Refuse what is no batch of images: four axes, none empty, floating numbers."""
+    if tensor.ndim != 4 or tensor.numel() == 0:
+        raise DataError(
+            where, f"the shape {tuple(tensor.shape)}", "(B, C, H, W), none of them 0", "add or fill the axis"
+        )
+    if not tensor.is_floating_point():
+        raise DataError(where, str(tensor.dtype), "floating numbers", "convert with .float()")
+
+
+def one_size(where, **tensors):
+    """Refuse tensors whose B, H, W or dtype differ."""
+    (name, first), *others = tensors.items()
+    for other, tensor in others:
+        sizes = [(x.shape[0], *x.shape[2:]) for x in (first, tensor)]
+        if sizes[0] != sizes[1]:
+            swapped = sizes[0][0] == sizes[1][0] and sizes[0][:0:-1] == sizes[1][1:]
+            hint = "rows and columns look swapped" if swapped else "pass arrays of one image size"
+            found = f"{name} {tuple(first.shape)} with {other} {tuple(tensor.shape)}"
+            raise DataError(where, found, "one batch, height and width", hint)
+        if first.dtype != tensor.dtype:
+            raise DataError(where, f"{name} {first.dtype}, {other} {tensor.dtype}", "one dtype", "convert one")
+
+
+def finite(where, tensor):
+    """Refuse a tensor (B, C, H, W) with NaN or infinity; name the first."""
+    bad = ~torch.isfinite(tensor)
+    if bad.any():
+        index = tuple(int(i) for i in bad.nonzero()[0])
+        place = "image {}, channel {}, row {}, col {}".format(*index)
+        raise DataError(f"{where}, {place}", f"{float(tensor[index])}", "finite numbers", "look where it comes from")

@@ -1,0 +1,66 @@
+"""Which backend runs a call: the fastest that can, or the one asked for, or an error that says why it cannot.
+
+A kernel's package names its backends in order of speed, each with what keeps it from a call: a function of the call's
+tensors that returns a reason, or None. The reference runs any call.
+"""
+
+import threading
+
+import numba
+import torch
+
+from pipeline.core.errors import BackendError
+
+# Numba's threads serve one caller at a time.
+_COMPILED = threading.Lock()
+
+
+def pick(kernel, backend, refusals, *tensors):
+    """Return the name of the backend to use.
+
+    Parameters
+    ----------
+    kernel : str
+        For the message.
+    backend : str
+        ``"auto"`` or one of `refusals` or ``"reference"``.
+    refusals : dict of str to callable
+        Backends, fastest first; each function takes the tensors and returns None or why it cannot serve.
+    *tensors : Tensor
+
+    Raises
+    ------
+    BackendError
+        If there is no such backend, or the one asked for cannot run the call.
+    """
+    if backend == "reference":
+        return backend
+    if backend == "auto":
+        return next((name for name, refusal in refusals.items() if refusal(*tensors) is None), "reference")
+    if backend not in refusals:
+        known = ", ".join(["auto", *refusals, "reference"])
+        raise BackendError(f"{kernel}, backend", f"'{backend}'", f"one of {known}", "choose one of these")
+    if (reason := refusals[backend](*tensors)) is not None:
+        raise BackendError(f"{kernel}, backend '{backend}'", reason, "a call it can run", "use backend 'auto'")
+    return backend
+
+
+def cpu_refusal(*tensors):
+    """Say why compiled CPU code cannot take the tensors, or return None."""
+    for tensor in tensors:
+        if tensor.device.type != "cpu":
+            return f"a tensor on {tensor.device}"
+        if tensor.dtype != torch.float32:
+            return f"a tensor of {tensor.dtype}; it computes in float32"
+    return None
+
+
+class compiled:
+    """Around calls into compiled code: as many threads as torch has, one caller at a time."""
+
+    def __enter__(self):
+        _COMPILED.acquire()
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+
+    def __exit__(self, *exception):
+        _COMPILED.release()

@@ -1,0 +1,43 @@
+"""The fast CPU path, in Numba: eight neighbouring pixels at a time, one pass over memory."""
+
+import numpy as np
+from numba import float32, njit, prange
+
+from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, load_part, spread, store, store_part
+
+TILES = 64  # of eight pixels: what one thread takes at a time
+
+
+@njit(inline="always")
+def _read(array, index, size):
+    if size < WIDTH:
+        return load_part(array, index, 0, size)
+    return load(array, index)
+
+
+@njit(parallel=True, **OPTIONS)
+def mean_field_update(unary, messages, weights, q):
+    """unary and q (C, N), messages a tuple of M such, weights (M, C)."""
+    classes, pixels = unary.shape
+    for chunk in prange((pixels + TILES * WIDTH - 1) // (TILES * WIDTH)):
+        scores = np.empty((classes, WIDTH), np.float32)
+        for here in range(chunk * TILES * WIDTH, min((chunk + 1) * TILES * WIDTH, pixels), WIDTH):
+            size = min(WIDTH, pixels - here)
+            most = spread(float32(-3e38))
+            for label in range(classes):
+                score = _read(unary, label * pixels + here, size)
+                for m in range(weights.shape[0]):
+                    score += weights[m, label] * _read(messages[m], label * pixels + here, size)
+                most = largest(most, score)
+                store(scores, label * WIDTH, score)
+            total = spread(float32(0))
+            for label in range(classes):
+                power = exp(load(scores, label * WIDTH) - most)
+                total += power
+                store(scores, label * WIDTH, power)
+            share = float32(1) / total
+            for label in range(classes):
+                if size < WIDTH:
+                    store_part(q, label * pixels + here, share * load(scores, label * WIDTH), 0, size)
+                else:
+                    store(q, label * pixels + here, share * load(scores, label * WIDTH))

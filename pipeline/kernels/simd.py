@@ -1,0 +1,251 @@
+"""Eight float32 in one vector register: what the Numba kernels are made of.
+
+Numba turns simple loops into vector instructions, but not a sum over neighbours that lie scattered, nor an exponential.
+`Lanes` is a value of eight float32 that LLVM keeps in one register (or in two, where the processor's are narrower). In
+compiled code it is added, subtracted, multiplied with another or with a float32, so that a kernel reads as its formula:
+
+    total = spread(float32(0))
+    for k in range(neighbours.size):
+        total += weights[k] * load(values, neighbours[k] * WIDTH)
+
+`load` and `store` take an index into the array's memory, counted in elements and not checked: the caller keeps
+``index + 8`` within it.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import float32, njit
+from numba.core import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic, models, overload, register_model
+
+WIDTH = 8
+# Multiply-adds may be fused. Sums are not reordered: results do not hang on what the compiler makes of a loop.
+FLAGS = ("contract", "nsz")
+OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": set(FLAGS)}
+
+_FLOAT, _INT = ir.FloatType(), ir.IntType(32)
+_VECTOR, _INTS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_INT, WIDTH)
+
+
+class Lanes(types.Type):
+    """Numba's type of eight float32."""
+
+    def __init__(self):
+        super().__init__(name="Lanes")
+
+
+_LANES = Lanes()
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, numba_type):
+        super().__init__(manager, numba_type, _VECTOR)
+
+
+def _address(context, builder, array_type, array, index):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
+
+
+def _spread(builder, vector, number):
+    undefined = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.Constant(_INT, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * WIDTH))
+
+
+@intrinsic
+def load(typing, array, index):
+    """Read eight neighbouring elements of a float32 array."""
+
+    def build(context, builder, signature, arguments):
+        return builder.load(_address(context, builder, signature.args[0], *arguments), align=4)
+
+    return _LANES(array, types.intp), build
+
+
+@intrinsic
+def store(typing, array, index, lanes):
+    """Write eight neighbouring elements of a float32 array."""
+
+    def build(context, builder, signature, arguments):
+        builder.store(arguments[2], _address(context, builder, signature.args[0], *arguments[:2]), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes), build
+
+
+def _mask(builder, first, stop):
+    numbers = ir.Constant(_INTS, list(range(WIDTH)))
+    low, high = (_spread(builder, _INTS, builder.trunc(border, _INT)) for border in (first, stop))
+    return builder.and_(builder.icmp_signed(">=", numbers, low), builder.icmp_signed("<", numbers, high))
+
+
+def _masked(builder, name, result, arguments):
+    function = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(get_or_insert_function(builder.module, function, name), arguments)
+
+
+@intrinsic
+def load_part(typing, array, index, first, stop):
+    """Read the lanes from `first` to before `stop`; the others are 0 and their memory is not touched."""
+
+    def build(context, builder, signature, arguments):
+        address = _address(context, builder, signature.args[0], *arguments[:2])
+        mask = _mask(builder, *arguments[2:])
+        zeros = ir.Constant(_VECTOR, [0.0] * WIDTH)
+        name = "llvm.masked.load.v8f32.p0"
+        return _masked(builder, name, _VECTOR, [address, ir.Constant(_INT, 4), mask, zeros])
+
+    return _LANES(array, types.intp, types.intp, types.intp), build
+
+
+@intrinsic
+def store_part(typing, array, index, lanes, first, stop):
+    """Write the lanes from `first` to before `stop`; the memory of the others is not touched."""
+
+    def build(context, builder, signature, arguments):
+        address = _address(context, builder, signature.args[0], *arguments[:2])
+        mask = _mask(builder, *arguments[3:])
+        name = "llvm.masked.store.v8f32.p0"
+        _masked(builder, name, ir.VoidType(), [arguments[2], address, ir.Constant(_INT, 4), mask])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes, types.intp, types.intp), build
+
+
+@intrinsic
+def spread(typing, number):
+    """Return a float32 eight times."""
+
+    def build(context, builder, signature, arguments):
+        return _spread(builder, _VECTOR, *arguments)
+
+    return _LANES(types.float32), build
+
+
+@intrinsic
+def inside(typing, lanes, first, stop):
+    """Return the lanes from `first` to before `stop`, and 0 for the others."""
+
+    def build(context, builder, signature, arguments):
+        return builder.select(_mask(builder, *arguments[1:]), arguments[0], ir.Constant(_VECTOR, [0.0] * WIDTH))
+
+    return _LANES(lanes, types.intp, types.intp), build
+
+
+@intrinsic
+def total(typing, lanes):
+    """Return the sum of the eight, a float32; always added in the same order."""
+
+    def build(context, builder, signature, arguments):
+        lanes, width = arguments[0], WIDTH
+        while width > 1:
+            width //= 2
+            turned = ir.Constant(_INTS, [(i + width) % WIDTH for i in range(WIDTH)])
+            lanes = builder.fadd(lanes, builder.shuffle_vector(lanes, ir.Constant(_VECTOR, ir.Undefined), turned))
+        return builder.extract_element(lanes, ir.Constant(_INT, 0))
+
+    return types.float32(lanes), build
+
+
+def _elementwise(instruction):
+    """Return an intrinsic for one instruction on two values of eight."""
+
+    @intrinsic
+    def combine(typing, one, other):
+        def build(context, builder, signature, arguments):
+            return getattr(builder, instruction)(*arguments, flags=FLAGS)
+
+        return _LANES(one, other), build
+
+    return combine
+
+
+def _arithmetic(operation, instruction):
+    """Let `operation` take Lanes on both sides, or a float32 on one."""
+    combine = _elementwise(instruction)
+
+    @overload(operation)
+    def overloaded(one, other):
+        if isinstance(one, Lanes) and isinstance(other, Lanes):
+            return lambda one, other: combine(one, other)
+        if isinstance(one, Lanes) and other == types.float32:
+            return lambda one, other: combine(one, spread(other))
+        if one == types.float32 and isinstance(other, Lanes):
+            return lambda one, other: combine(spread(one), other)
+        return None
+
+
+for _operation, _instruction in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+    (operator.iadd, "fadd"),
+):
+    _arithmetic(_operation, _instruction)
+
+
+@intrinsic
+def nearest(typing, lanes):
+    """Round to whole numbers."""
+
+    def build(context, builder, signature, arguments):
+        function = ir.FunctionType(_VECTOR, [_VECTOR])
+        return builder.call(get_or_insert_function(builder.module, function, "llvm.rint.v8f32"), arguments)
+
+    return _LANES(lanes), build
+
+
+@intrinsic
+def largest(typing, one, other):
+    """Return the larger of each pair."""
+
+    def build(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+
+    return _LANES(one, other), build
+
+
+@intrinsic
+def smallest(typing, one, other):
+    """Return the smaller of each pair."""
+
+    def build(context, builder, signature, arguments):
+        return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
+
+    return _LANES(one, other), build
+
+
+@intrinsic
+def _power_of_two(typing, lanes):
+    """Return 2**n for whole numbers −126 ≤ n ≤ 127, by writing the exponent."""
+
+    def build(context, builder, signature, arguments):
+        whole = builder.fptosi(arguments[0], _INTS)
+        biased = builder.add(whole, ir.Constant(_INTS, [127] * WIDTH))
+        return builder.bitcast(builder.shl(biased, ir.Constant(_INTS, [23] * WIDTH)), _VECTOR)
+
+    return _LANES(lanes), build
+
+
+@njit(inline="always")
+def exp(lanes):
+    """Return e**x within 1.5 units in the last place; x is held to −87.3 ≤ x ≤ 88.3.
+
+    x = n ln 2 + r with |r| ≤ ln 2 / 2; e**r by a polynomial of degree 7, fitted to the least relative error (5e-11
+    before rounding); 2**n by writing the exponent.
+    """
+    x = smallest(largest(lanes, spread(float32(-87.33654))), spread(float32(88.37626)))
+    n = nearest(float32(1.44269504) * x)
+    # ln 2 in two parts, the first with few digits, so that n times it is exact.
+    r = (x - float32(0.693359375) * n) - float32(-2.12194440e-4) * n
+    p = float32(1.9790298e-4) * r + float32(1.39447036e-3)
+    p = p * r + float32(8.33349734e-3)
+    p = p * r + float32(4.16662944e-2)
+    p = p * r + float32(1.66666659e-1)
+    p = p * r + float32(0.5)
+    return (p * (r * r) + r + float32(1)) * _power_of_two(n)

@@ -1,0 +1,90 @@
+"""Gaussian filtering over all pairs of pixels by their distance alone, exactly: rows and columns separate."""
+
+import numpy as np
+import torch
+
+from pipeline.core.errors import DataError
+from pipeline.kernels import checks, dispatch
+from pipeline.kernels.spatial_gaussian import cpu, reference
+
+REFUSALS = {"cpu": dispatch.cpu_refusal}
+
+
+def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
+    """Filter with a Gaussian of position: the smoothness kernel.
+
+    For every class *c* and pixel *i* at p_i::
+
+        out[c, i] = left[i] · Σ_j exp(−‖p_i − p_j‖² / 2 θ²) · right[j] · values[c, j]
+
+    Parameters
+    ----------
+    values : Tensor of shape (B, C, H, W), floating
+    theta : Tensor of shape ()
+        θ in px, above 0.
+    left, right : Tensor of shape (B, 1, H, W), optional
+        1 where not given.
+    backend : {"auto", "cpu", "reference"}
+        ``"auto"`` takes the fastest that can run the call.
+
+    Returns
+    -------
+    Tensor of shape (B, C, H, W)
+        Differentiable in `values`, `theta`, `left` and `right`.
+
+    Raises
+    ------
+    DataError
+        If θ is not positive or `values` is no batch of images.
+    BackendError
+        If the backend asked for cannot run the call; the message says why.
+
+    Notes
+    -----
+    Time grows as B·C·H·W·min(θ, max(H, W)). Source: Krähenbühl and Koltun, arXiv:1210.5644, equation 3, second kernel.
+    """
+    checks.image("spatial_gaussian, values", values)
+    if not float(theta.detach()) > 0:
+        raise DataError("spatial_gaussian, theta", str(float(theta.detach())), "a positive number of px", "raise theta")
+    chosen = dispatch.pick("spatial_gaussian", backend, REFUSALS, values)
+    ones = torch.ones_like(values[:, :1], memory_format=torch.contiguous_format)
+    left, right = (ones if scale is None else scale for scale in (left, right))
+    if left.requires_grad or right.requires_grad:
+        return left * spatial_gaussian(right * values, theta, backend=backend)
+    if chosen == "cpu":
+        return _SpatialGaussian.apply(values, theta, left, right)
+    return left * reference.spatial_gaussian(right * values, theta.to(values))
+
+
+class _SpatialGaussian(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, values, theta, left, right):
+        ctx.save_for_backward(values, theta, left, right)
+        return _run(values, left, right, *_taps(values, theta))
+
+    @staticmethod
+    def backward(ctx, gradient):
+        values, theta, left, right = ctx.saved_tensors
+        rows, cols = _taps(values, theta)
+        to_values = to_theta = None
+        if ctx.needs_input_grad[0]:
+            to_values = _run(gradient, right, left, rows, cols)
+        if ctx.needs_input_grad[1]:
+            # d/dθ of exp(−(r² + c²) / 2 θ²) is (r² + c²) / θ³ times it: a sum of two separable kernels.
+            far_rows, far_cols = (taps * np.arange(taps.size, dtype=np.float32) ** 2 for taps in (rows, cols))
+            moved = _run(values, left, right, far_rows, cols) + _run(values, left, right, rows, far_cols)
+            to_theta = ((gradient * moved).sum(dtype=torch.float64) / theta.double() ** 3).to(theta)
+        return to_values, to_theta, None, None
+
+
+def _taps(values, theta):
+    return tuple(cpu.taps(float(theta), size) for size in values.shape[-2:])
+
+
+def _run(values, left, right, rows, cols):
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    before, after, planes, filtered = (x.detach().contiguous().numpy() for x in (right, left, values, out))
+    with dispatch.compiled():
+        for image in zip(planes, before[:, 0], after[:, 0], filtered, strict=True):
+            cpu.spatial_gaussian(*image[:3], rows, cols, image[3])
+    return out

@@ -1,0 +1,65 @@
+"""FullCRF: mean field with Gaussian kernels over all pairs of pixels (Krähenbühl and Koltun, arXiv:1210.5644).
+
+Energy of labels x, in the notation of docs/systems/fullcrf.md::
+
+    E(x) = Σ_i −log p_i(x_i) / temperature + Σ_{i<j} [x_i ≠ x_j] (w₁ k_appearance + w₂ k_smoothness)
+"""
+
+from pipeline.algorithms import gaussian_filters, refiners
+from pipeline.algorithms.gaussian_crf import GaussianCRF
+from pipeline.algorithms.mean_field import mean_field
+from pipeline.core.errors import SettingsError
+
+
+class FullCRF(GaussianCRF):
+    """The differentiable model; ``config/systems/fullcrf.yaml`` explains the settings."""
+
+    def __init__(self, settings, state):
+        _check(settings)
+        super().__init__(settings, state)
+
+    def scores(self, unary, appearance, smoothness, trace=None):
+        """Return the scores (B, C, H, W); `trace`, a list, gets the energies of every iteration."""
+        how = self.settings.normalisation, self.settings.exclude_self
+        if self.settings.filter == "lattice":
+            near = gaussian_filters.lattice(appearance.detach(), *how)
+        elif self.settings.filter == "exact":
+            near = gaussian_filters.exact(appearance, *how)
+        else:
+            near = gaussian_filters.window(appearance, self.settings.filter_size // 2, *how)
+        if self.settings.smoothness == "separable":
+            around = gaussian_filters.spatial(self.value("theta_gamma"), unary, *how)
+        else:
+            around = gaussian_filters.lattice(smoothness.detach(), *how)
+        return mean_field(
+            unary,
+            lambda q: [near(q), around(q)],
+            self.weights(unary.shape[1]),
+            iterations=self.settings.iterations,
+            start=unary.softmax(dim=1),
+            tolerance=self.settings.tolerance,
+            trace=trace,
+        )
+
+
+def _check(settings):
+    """Refuse to fit what has no gradient: the bandwidths of a lattice."""
+    fixed = []
+    if settings.filter == "lattice":
+        fixed += ["theta_alpha", "theta_beta"]
+    if settings.smoothness == "lattice":
+        fixed += ["theta_gamma"]
+    for name in settings.fit.parameters:
+        if name in fixed:
+            raise SettingsError(
+                "key 'fit.parameters'",
+                f"'{name}' with a lattice, which has no gradient to it",
+                "parameters other than " + ", ".join(fixed),
+                "take it out, or choose filter: window or exact and smoothness: separable",
+            )
+
+
+class System(refiners.GradientSystem):
+    """A FullCRF that fits itself by gradient and refines one image at a time."""
+
+    model = FullCRF
