@@ -55,7 +55,7 @@ def mean_field(unary, messages, weights, *, iterations, start, compatibility=Non
         start,
         message,
         update=lambda sent: mean_field_update(unary, *sent),
-        finish=lambda sent: unary if sent is None else unary + _weighted(*sent),
+        finish=lambda sent: unary if sent is None else mean_field_update(unary, *sent, softmax=False),
         iterations=iterations,
         tolerance=tolerance,
         watch=watch if trace is not None else None,

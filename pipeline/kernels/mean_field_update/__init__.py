@@ -1,4 +1,4 @@
-"""One update of mean field: unary and weighted messages to the next Q."""
+"""One update of mean field: unary and weighted messages to the next scores, or to the next Q."""
 
 import torch
 
@@ -9,12 +9,13 @@ from pipeline.kernels.mean_field_update import cpu, reference
 REFUSALS = {"cpu": dispatch.cpu_refusal}
 
 
-def mean_field_update(unary, messages, weights, *, backend="auto"):
-    """Return the next Q.
+def mean_field_update(unary, messages, weights, *, softmax=True, backend="auto"):
+    """Return the next Q, or the scores it is the softmax of.
 
     For every pixel *i*, over the classes *c*::
 
-        q[:, i] = softmax(unary[:, i] + Σ_m weights[m, :] · messages[m][:, i])
+        scores[:, i] = unary[:, i] + Σ_m weights[m, :] · messages[m][:, i]
+        q[:, i]      = softmax(scores[:, i])
 
     Parameters
     ----------
@@ -22,6 +23,8 @@ def mean_field_update(unary, messages, weights, *, backend="auto"):
         U = −ψ_u.
     messages : list of M Tensors of shape (B, C, H, W), of the dtype of `unary`
     weights : Tensor of shape (M, C), of the dtype of `unary`
+    softmax : bool
+        Whether to return q or the scores.
     backend : {"auto", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
@@ -47,26 +50,29 @@ def mean_field_update(unary, messages, weights, *, backend="auto"):
     if tuple(weights.shape) != (len(messages), unary.shape[1]):
         expected = f"({len(messages)}, {unary.shape[1]}), messages by classes"
         raise DataError("mean_field_update, weights", f"{tuple(weights.shape)}", expected, "give one weight for each")
-    if dispatch.pick("mean_field_update", backend, REFUSALS, unary, weights, *messages) == "cpu" and messages:
-        return _Update.apply(unary, weights, *messages)
-    return reference.mean_field_update(unary, messages, weights)
+    if dispatch.pick("mean_field_update", backend, REFUSALS, unary, weights, *messages) == "cpu":
+        return _Update.apply(softmax, unary, weights, *messages)
+    return reference.mean_field_update(unary, messages, weights, softmax)
 
 
 class _Update(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, unary, weights, *messages):
+    def forward(ctx, softmax, unary, weights, *messages):
         q = torch.empty_like(unary, memory_format=torch.contiguous_format)
         numbers = weights.detach().contiguous().numpy()
         arrays = [x.detach().contiguous().flatten(2).numpy() for x in (unary, q, *messages)]
         with dispatch.compiled():
             for one, out, *sent in zip(*arrays, strict=True):
-                cpu.mean_field_update(one, tuple(sent), numbers, out)
+                cpu.mean_field_update(one, tuple(sent) or (one,), numbers, softmax, out)
+        ctx.softmax = softmax
         ctx.save_for_backward(q, weights, *messages)
         return q
 
     @staticmethod
     def backward(ctx, gradient):
         q, weights, *messages = ctx.saved_tensors
-        to_scores = torch.ops.aten._softmax_backward_data(gradient, q, 1, q.dtype)
-        to_weights = torch.stack([(to_scores * message).sum(dim=(0, 2, 3)) for message in messages])
-        return to_scores, to_weights, *[weight.view(1, -1, 1, 1) * to_scores for weight in weights]
+        to_scores = torch.ops.aten._softmax_backward_data(gradient, q, 1, q.dtype) if ctx.softmax else gradient
+        to_weights = torch.zeros_like(weights)
+        for row, message in zip(to_weights, messages, strict=True):
+            row.copy_((to_scores * message).sum(dim=(0, 2, 3)))
+        return None, to_scores, to_weights, *[weight.view(1, -1, 1, 1) * to_scores for weight in weights]

@@ -15,9 +15,17 @@ def _read(array, index, size):
     return load(array, index)
 
 
+@njit(inline="always")
+def _write(array, index, lanes, size):
+    if size < WIDTH:
+        store_part(array, index, lanes, 0, size)
+    else:
+        store(array, index, lanes)
+
+
 @njit(parallel=True, **OPTIONS)
-def mean_field_update(unary, messages, weights, q):
-    """unary and q (C, N), messages a tuple of M such, weights (M, C)."""
+def mean_field_update(unary, messages, weights, softmax, out):
+    """unary and out (C, N), messages a tuple of M such (of one where M is 0), weights (M, C)."""
     classes, pixels = unary.shape
     for chunk in prange((pixels + TILES * WIDTH - 1) // (TILES * WIDTH)):
         scores = np.empty((classes, WIDTH), np.float32)
@@ -30,6 +38,10 @@ def mean_field_update(unary, messages, weights, q):
                     score += weights[m, label] * _read(messages[m], label * pixels + here, size)
                 most = largest(most, score)
                 store(scores, label * WIDTH, score)
+                if not softmax:
+                    _write(out, label * pixels + here, score, size)
+            if not softmax:
+                continue
             total = spread(float32(0))
             for label in range(classes):
                 power = exp(load(scores, label * WIDTH) - most)
@@ -37,7 +49,4 @@ def mean_field_update(unary, messages, weights, q):
                 store(scores, label * WIDTH, power)
             share = float32(1) / total
             for label in range(classes):
-                if size < WIDTH:
-                    store_part(q, label * pixels + here, share * load(scores, label * WIDTH), 0, size)
-                else:
-                    store(q, label * pixels + here, share * load(scores, label * WIDTH))
+                _write(out, label * pixels + here, share * load(scores, label * WIDTH), size)

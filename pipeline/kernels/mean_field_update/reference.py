@@ -1,9 +1,9 @@
 """The formula in plain PyTorch."""
 
 
-def mean_field_update(unary, messages, weights):
+def mean_field_update(unary, messages, weights, softmax):
     """See the contract in the package."""
     scores = unary
     for message, weight in zip(messages, weights, strict=True):
         scores = scores + weight.view(1, -1, 1, 1) * message
-    return scores.softmax(dim=1)
+    return scores.softmax(dim=1) if softmax else scores

@@ -57,14 +57,13 @@ def build(features, *, backend="auto"):
         found = "features that need a gradient"
         raise DataError("permutohedral", found, "fixed ones", "use the exact or the window filter to learn bandwidths")
     chosen = dispatch.pick("permutohedral", backend, REFUSALS, features)
-    batch, count, height, width = features.shape
-    pixels = features.permute(0, 2, 3, 1).reshape(batch, height * width, count).contiguous()
+    planes = features.flatten(2)
     if chosen == "cpu":
         with dispatch.compiled():
-            images = tuple(cpu.build(image.numpy()) for image in pixels)
+            images = tuple(cpu.build(image) for image in planes.contiguous().numpy())
     else:
-        images = tuple(reference.build(image) for image in pixels)
-    return Lattice(images, (batch, height, width), chosen)
+        images = tuple(reference.build(image.T) for image in planes)
+    return Lattice(images, (features.shape[0], *features.shape[2:]), chosen)
 
 
 def permutohedral(values, lattice, left=None, right=None):
@@ -111,8 +110,7 @@ def permutohedral(values, lattice, left=None, right=None):
         raise DataError("permutohedral", found, expected, "build the lattice from this image")
     if lattice.backend != "reference":
         dispatch.pick("permutohedral", lattice.backend, REFUSALS, values)
-    ones = torch.ones_like(values[:, :1], memory_format=torch.contiguous_format)
-    left, right = (ones if scale is None else scale for scale in (left, right))
+    left, right = (torch.ones_like(values[:, :1]) if scale is None else scale for scale in (left, right))
     if left.requires_grad or right.requires_grad:
         return left * permutohedral(right * values, lattice)
     return _Filter.apply(values, lattice, left, right)

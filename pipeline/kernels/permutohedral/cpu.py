@@ -37,8 +37,8 @@ class Lattice(NamedTuple):
 
 
 def build(features):
-    """Place the pixels of one image: `features` (N, d) float32, contiguous."""
-    pixels, dimensions = features.shape
+    """Place the pixels of one image: `features` (d, N) float32, contiguous."""
+    dimensions, pixels = features.shape
     scales, strides, lowest = _numbering(features)
     size = min(MOST_IN_BAND // (dimensions + 1), max(LEAST_BAND, -(-pixels // MOST_BANDS)))
     band_starts = np.append(np.arange(0, pixels, size), pixels)
@@ -57,7 +57,7 @@ def _numbering(features):
     A vertex is d + 1 whole numbers that sum to 0; the first d of them, each counted from its lowest value, are the
     digits of its key, `strides` the worth of each digit.
     """
-    dimensions = features.shape[1]
+    dimensions = features.shape[0]
     # Unit spacing of the lattice is scaled so that blur and slice together act like a unit Gaussian.
     axes = np.arange(1, dimensions + 1)
     scales = (np.sqrt(2 / 3) * (dimensions + 1) / np.sqrt(axes * (axes + 1))).astype(np.float32)
@@ -82,12 +82,13 @@ def _numbering(features):
 @njit(**OPTIONS)
 def _extremes(features):
     """Return the least and the largest value of every feature, (2, d)."""
-    found = np.empty((2, features.shape[1]), np.float32)
-    found[:] = features[0]
-    for pixel in range(features.shape[0]):
-        for axis in range(features.shape[1]):
-            found[0, axis] = min(found[0, axis], features[pixel, axis])
-            found[1, axis] = max(found[1, axis], features[pixel, axis])
+    found = np.empty((2, features.shape[0]), np.float32)
+    for axis in range(features.shape[0]):
+        low = high = features[axis, 0]
+        for pixel in range(features.shape[1]):
+            low = min(low, features[axis, pixel])
+            high = max(high, features[axis, pixel])
+        found[0, axis], found[1, axis] = low, high
     return found
 
 
@@ -105,7 +106,7 @@ def _place(features, scales, strides, lowest, band_starts, cells, weights, keys)
 
 @njit(**OPTIONS)
 def _place_band(features, scales, strides, lowest, start, stop, cells, weights, keys):
-    dimensions = features.shape[1]
+    dimensions = features.shape[0]
     corners = dimensions + 1
     elevated = np.empty((corners, TILE), np.float32)
     nearest = np.empty((corners, TILE), np.float32)
@@ -161,15 +162,14 @@ def _place_band(features, scales, strides, lowest, start, stop, cells, weights, 
 @njit(**OPTIONS)
 def _embed(features, scales, first, size, elevated, nearest, rank):
     """Elevate a tile of pixels onto the plane Σ = 0; find the nearest remainder-0 point and rank what is left."""
-    dimensions = features.shape[1]
+    dimensions = features.shape[0]
     corners = dimensions + 1
-    for lane in range(size):
-        above = float32(0)
-        for axis in range(dimensions, 0, -1):
-            scaled = features[first + lane, axis - 1] * scales[axis - 1]
-            elevated[axis, lane] = above - float32(axis) * scaled
-            above += scaled
-        elevated[0, lane] = above
+    elevated[0, :size] = 0
+    for axis in range(dimensions, 0, -1):
+        for lane in range(size):
+            scaled = features[axis - 1, first + lane] * scales[axis - 1]
+            elevated[axis, lane] = elevated[0, lane] - float32(axis) * scaled
+            elevated[0, lane] += scaled
     step = float32(corners)
     for axis in range(corners):
         for lane in range(size):

@@ -47,8 +47,7 @@ def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
     if not float(theta.detach()) > 0:
         raise DataError("spatial_gaussian, theta", str(float(theta.detach())), "a positive number of px", "raise theta")
     chosen = dispatch.pick("spatial_gaussian", backend, REFUSALS, values)
-    ones = torch.ones_like(values[:, :1], memory_format=torch.contiguous_format)
-    left, right = (ones if scale is None else scale for scale in (left, right))
+    left, right = (torch.ones_like(values[:, :1]) if scale is None else scale for scale in (left, right))
     if left.requires_grad or right.requires_grad:
         return left * spatial_gaussian(right * values, theta, backend=backend)
     if chosen == "cpu":
