@@ -7,6 +7,8 @@ A killed stage keeps the images it had finished.
 """
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from pipeline import nets
 from pipeline.algorithms import evaluation
@@ -28,30 +30,53 @@ def add_arguments(parser):
     parser.add_argument("--output", required=True, metavar="ZARR")
 
 
+@dataclass(frozen=True)
+class Source:
+    """What gives the scores.
+
+    Attributes
+    ----------
+    scores : callable
+        Takes a Sample, returns its scores: Tensor of shape (C, h, w), float32, on the CPU.
+    kind : str
+        One of `core.unaries.KINDS`.
+    stride : int
+        Pixels between two scores.
+    origin : str
+        Names the source in errors.
+    made_of : dict
+        What the stamp says of it: `inputs`, `modules` and more.
+    """
+
+    scores: Callable
+    kind: str
+    stride: int
+    origin: str
+    made_of: dict
+
+
 def run(args):
-    """Run the network over the shard's images; those a killed run had finished are kept."""
+    """Store the scores of the shard's images; those a killed run had finished are kept."""
     net = settings.read(args.net, "nets")
     pack = packs.Pack(args.pack)
     where = device.setup(args.backend, args.threads)
     part, count = args.shard
     names = [name for split in net.cache.splits for name in pack.names(split)][part - 1 :: count]
-    network, scaling, architecture = load(args, net, pack)
-    network.to(where)
+    source = network(args, net, pack, where)
     described = stamp.make(
         "cache",
-        inputs={"pack": pack.digest, "weights": files.digest(args.weights)},
         settings=net,
-        modules=[f"pipeline.nets.{architecture}"],
         shard=f"{part}-of-{count}",
         threads=args.threads,
         device=device.describe(where),
+        **source.made_of,
     )
     with unaries.writer(
         args.output,
         names=names,
         class_names=pack.class_names,
-        kind="logits",
-        stride=network.stride,
+        kind=source.kind,
+        stride=source.stride,
         dtype=net.cache.dtype,
         pack_digest=pack.digest,
         stamp=described,
@@ -60,10 +85,26 @@ def run(args):
         if len(left) < len(names):
             stage.log.info("%d of %d images are there already", len(names) - len(left), len(names))
         for name in stage.progress(left, len(left), "images"):
-            image = pack.sample(name).image
-            scores = evaluation.logits(network, image, scaling, where)[0].cpu()
-            check(scores, "logits", f"{args.weights}, image {name}")
-            unaries.put(out, name, scores.numpy(), image, net.cache.dtype)
+            sample = pack.sample(name)
+            scores = source.scores(sample)
+            check(scores, source.kind, f"{source.origin}, image {name}")
+            unaries.put(out, name, scores.numpy(), sample.image, net.cache.dtype)
+
+
+def network(args, net, pack, where):
+    """Return the Source that a network is: its logits, at its own stride."""
+    model, scaling, architecture = load(args, net, pack)
+    model.to(where)
+    return Source(
+        scores=lambda sample: evaluation.logits(model, sample.image, scaling, where)[0].cpu(),
+        kind="logits",
+        stride=model.stride,
+        origin=args.weights,
+        made_of={
+            "inputs": {"pack": pack.digest, "weights": files.digest(args.weights)},
+            "modules": [f"pipeline.nets.{architecture}"],
+        },
+    )
 
 
 def load(args, net, pack):
