@@ -1,6 +1,6 @@
-# What the rules share: the run table, the settings behind its names, wildcard patterns, source hashes.
+# What the rules share: the run tables, the settings behind its names, wildcard patterns, source hashes.
 import re
-import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -17,21 +17,19 @@ def checked(read, *arguments, **named):
         raise WorkflowError(str(error)) from None
 
 
-def names_of(folder):
-    """Names of the settings files in one folder of config."""
-    return sorted(path.stem for path in Path("config", folder).glob("*.yaml"))
-
-
 def settings_of(folder, name):
     """The checked settings of one name."""
     return checked(settings.read, f"config/{folder}/{name}.yaml", folder)
 
 
 checked(settings.check, dict(config), "config", where="config/config.yaml")
-RUNS = checked(layout.read_runs, f"config/runs/{config['runs']}.tsv")
-PACKS = {name: settings_of("packs", name) for name in {run.pack for run in RUNS}}
-SYSTEMS = {name: settings_of("systems", name) for name in {run.system for run in RUNS}}
-NETS = {name: settings_of("nets", name) for name in {run.net for run in RUNS}}
+# Run tables whose names begin with table_ are targets of their own, whatever `runs` says: `snakemake table_NAME`.
+TABLES = sorted(path.stem for path in Path("config/runs").glob("table_*.tsv"))
+RUNS = {name: checked(layout.read_runs, f"config/runs/{name}.tsv") for name in dict.fromkeys([config["runs"], *TABLES])}
+ALL_RUNS = [run for runs in RUNS.values() for run in runs]
+PACKS = {name: settings_of("packs", name) for name in {run.pack for run in ALL_RUNS}}
+SYSTEMS = {name: settings_of("systems", name) for name in {run.system for run in ALL_RUNS}}
+NETS = {name: settings_of("nets", name) for name in {run.net for run in ALL_RUNS}}
 # A fine-tuned network brings the one it starts from, which may be fine-tuned itself, and its system.
 while missing := {net.net for net in NETS.values() if net.source == "finetune"} - set(NETS):
     NETS |= {name: settings_of("nets", name) for name in missing}
@@ -53,7 +51,7 @@ wildcard_constraints:
     system=either(SYSTEMS),
     pair=either(PAIRS),
     shard=r"\d+",
-    runs=re.escape(config["runs"]),
+    runs=either(RUNS),
 
 
 def network_of(net):
