@@ -1,7 +1,7 @@
 """Cache a network's scores for the images that systems are fitted and tried on.
 
-reads   a pack, weights
-writes  unaries: logits at the network's stride, one shard of the images
+reads   a pack; weights, or for `source: noisy_truth` the truth
+writes  unaries: logits at the network's stride, or made of the truth at full size; one shard of the images
 
 A killed stage keeps the images it had finished.
 """
@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 from pipeline import nets
 from pipeline.algorithms import evaluation
+from pipeline.algorithms.noisy_truth import noisy_truth
 from pipeline.core import device, files, settings, stage, stamp
-from pipeline.core.errors import DataError
+from pipeline.core.errors import DataError, SettingsError
 from pipeline.core.settings import Settings
 from pipeline.core.unaries import check
 from pipeline.formats import packs, unaries, weights
@@ -23,7 +26,9 @@ def add_arguments(parser):
     """Declare the options."""
     parser.add_argument("--pack", required=True, metavar="H5")
     parser.add_argument("--net", required=True, metavar="YAML", help="a file of config/nets")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="of `train` or `finetune`, or your own")
+    origin = parser.add_mutually_exclusive_group(required=True)
+    origin.add_argument("--weights", metavar="FILE", help="of `train` or `finetune`, or your own")
+    origin.add_argument("--seed", type=stage.seed, metavar="N", help="of the noise, for `source: noisy_truth`")
     parser.add_argument("--shard", required=True, type=stage.shard, metavar="K-of-N", help="which part of the images")
     parser.add_argument("--backend", required=True, choices=device.BACKENDS)
     parser.add_argument("--threads", required=True, type=stage.positive)
@@ -62,7 +67,7 @@ def run(args):
     where = device.setup(args.backend, args.threads)
     part, count = args.shard
     names = [name for split in net.cache.splits for name in pack.names(split)][part - 1 :: count]
-    source = network(args, net, pack, where)
+    source = noise(args, net, pack) if net.source == "noisy_truth" else network(args, net, pack, where)
     described = stamp.make(
         "cache",
         settings=net,
@@ -93,6 +98,10 @@ def run(args):
 
 def network(args, net, pack, where):
     """Return the Source that a network is: its logits, at its own stride."""
+    if args.weights is None:
+        raise SettingsError(
+            f"{args.net}, key 'source'", f"'{net.source}'", "'noisy_truth'", "give --weights, no --seed"
+        )
     model, scaling, architecture = load(args, net, pack)
     model.to(where)
     return Source(
@@ -105,6 +114,20 @@ def network(args, net, pack, where):
             "modules": [f"pipeline.nets.{architecture}"],
         },
     )
+
+
+def noise(args, net, pack):
+    """Return the Source that the truth is, with noise: scores at full size."""
+    if args.seed is None:
+        raise SettingsError(f"{args.net}, key 'source'", "'noisy_truth'", "a network", "give --seed, no --weights")
+
+    def scores(sample):
+        recipe = {key: net[key] for key in ("cell", "keep_probability", "kind")}
+        made = noisy_truth(sample.truth, pack.classes, **recipe, seed=args.seed, name=sample.name)
+        return torch.from_numpy(made)
+
+    made_of = {"inputs": {"pack": pack.digest}, "seed": args.seed}
+    return Source(scores, kind=net.kind, stride=1, origin=args.net, made_of=made_of)
 
 
 def load(args, net, pack):

@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from pipeline.core import layout, settings
 from pipeline.core.closure import source_hash
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, SettingsError
 
 
 def checked(read, *arguments, **named):
@@ -33,7 +33,10 @@ NETS = {name: settings_of("nets", name) for name in {run.net for run in ALL_RUNS
 # A fine-tuned network brings the one it starts from, which may be fine-tuned itself, and its system.
 while missing := {net.net for net in NETS.values() if net.source == "finetune"} - set(NETS):
     NETS |= {name: settings_of("nets", name) for name in missing}
-for net in NETS.values():
+for name, net in NETS.items():
+    if net.source == "finetune" and NETS[net.net].source == "noisy_truth":
+        where, found = f"config/nets/{name}.yaml, key 'net'", f"'{net.net}'"
+        raise WorkflowError(str(SettingsError(where, found, "a network that has weights", "name another")))
     if net.source == "finetune" and net.system not in SYSTEMS:
         SYSTEMS[net.system] = settings_of("systems", net.system)
 # "NET/SYSTEM" of every network that is fine-tuned: both come out of one training.
@@ -61,6 +64,8 @@ def network_of(net):
 
 def network_source(net):
     """The module behind a network."""
+    if NETS[net].source == "noisy_truth":
+        return "pipeline.algorithms.noisy_truth"
     return f"pipeline.nets.{network_of(net).architecture}"
 
 
@@ -81,7 +86,9 @@ def starting_weights(net):
 
 
 def weights_of(pack, net):
-    """The file that holds the weights of a network on a pack."""
+    """The file that holds the weights of a network on a pack, or an empty list if it has none."""
+    if NETS[net].source == "noisy_truth":
+        return []
     if NETS[net].source == "given":
         return NETS[net].weights
     if NETS[net].source == "finetune":
@@ -90,8 +97,8 @@ def weights_of(pack, net):
 
 
 def history_of(pack, net):
-    """The training history of a network, as a list: networks that are given have none."""
-    if NETS[net].source == "given":
+    """The training history of a network, as a list: what was not trained here has none."""
+    if NETS[net].source in ("given", "noisy_truth"):
         return []
     return [weights_of(pack, net).removesuffix(".safetensors") + ".jsonl"]
 
