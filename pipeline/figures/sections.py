@@ -73,7 +73,8 @@ def results(name, rows, memory, colours, figures):
             lines.append(f"network {text(net)}")
         small = ", ".join(part for part in (row["preset"].strip("-"), row["note"]) if part)
         lines.append([text(row["system"]) + element("small", text(small)), *(cell(row, place) for _, cell in columns)])
-    counted = f"{rows[0]['images']} images, mean over {rows[0]['classes']} classes; all but times in percent"
+    classes = words.span(int(row["classes"]) for row in rows)
+    counted = f"{rows[0]['images']} images, mean over {classes} classes; all but times in percent"
     if any(row["paper_miou"] for row in rows):
         counted += "; the paper's figures are as it states them, of its own data"
     parts = [element("h3", text(name)), element("p", text(counted), class_="quiet")]
