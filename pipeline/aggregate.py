@@ -65,6 +65,7 @@ def describe(row, score):
         "images": str(len(score.names)),
         "classes": str(int(overlap.classes_met(counts))),
         "miou": percent(overlap.mean_iou(counts)),
+        "paper_miou": "" if row.paper == layout.NONE else row.paper,
         "accuracy": percent(overlap.accuracy(counts)),
         "class_accuracy": percent(overlap.class_accuracy(counts)),
         "fw_iou": percent(overlap.frequency_weighted_iou(counts)),

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.core import files, layout, stage, stamp
 from pipeline.core.errors import DataError
-from pipeline.figures import gallery, sections, words
+from pipeline.figures import gallery, palette, sections, words
 from pipeline.figures.page import element, fill, text
 from pipeline.formats import confusions, fitted, tables
 from pipeline.formats.labels import Labels
@@ -38,7 +38,7 @@ def run(args):
     runs = layout.read_runs(args.runs)
     rows, made = read_rows(args.table, runs)
     systems = dict.fromkeys(["unary", *(row.system for row in runs)])
-    colours, figures = {system: place for place, system in enumerate(systems)}, {}
+    colours, figures = palette.places(systems), {}
     packs = {row.pack: Pack(row.pack_file(args.results)) for row in runs}
     networks = {}
     for row in runs:

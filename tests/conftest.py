@@ -55,9 +55,10 @@ class TinyRun:
         }[stage]
 
     def argv(self, stage, **options):
-        """Return the command line of a stage."""
+        """Return the command line of a stage; an option that is None is left out."""
         merged = self.options(stage) | {name.replace("_", "-"): value for name, value in options.items()}
-        return [str(word) for name, value in merged.items() for word in (f"--{name}", value)]
+        given = {name: value for name, value in merged.items() if value is not None}
+        return [str(word) for name, value in given.items() for word in (f"--{name}", value)]
 
     def __call__(self, stage, **options):
         """Run a stage in this process; return its exit status."""

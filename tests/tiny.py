@@ -52,6 +52,7 @@ TUNED = {
     },
     "cache": CACHE,
 }
+NOISY = {"source": "noisy_truth", "kind": "probability", "cell": 8, "keep_probability": 0.8, "cache": CACHE}
 EMBEDDED = {
     "reader": "embedded",
     "trimap": "void",

@@ -11,6 +11,7 @@ from pipeline.core.errors import SettingsError
 from pipeline.core.settings import nearest
 
 COLUMNS = ("pack", "net", "system", "against")
+OPTIONAL = ("paper",)
 NONE = "-"
 
 
@@ -24,12 +25,15 @@ class Run:
         File names under ``config/packs``, ``config/nets`` and ``config/systems``, without ``.yaml``.
     against : str
         Another run of the same pack, "NET/SYSTEM", to measure the gain over besides the unary; "-" for none.
+    paper : str
+        Mean IoU in percent that a paper states for this line, to be shown beside it; "-" for none.
     """
 
     pack: str
     net: str
     system: str
     against: str
+    paper: str = NONE
 
     def pack_file(self, results):
         """Path of the pack."""
@@ -61,6 +65,8 @@ class Run:
 def read_runs(path):
     """Read a run table: tab-separated, the columns of `Run`, one run a line; lines that begin with # are comments.
 
+    The column `paper` may be left out.
+
     Returns
     -------
     tuple of Run
@@ -68,7 +74,8 @@ def read_runs(path):
     Raises
     ------
     SettingsError
-        If a column is missing or unknown, a run stands twice, or `against` or a unary is not in the table.
+        If a column is missing or unknown, a run stands twice, `against` or a unary is not in the table, or `paper`
+        is no percentage.
     """
     path = Path(path)
     try:
@@ -76,18 +83,21 @@ def read_runs(path):
     except FileNotFoundError:
         raise SettingsError(path, "no such file", "a run table", "check `runs` in config/config.yaml") from None
     table = csv.DictReader(lines, delimiter="\t")
-    unknown = [column for column in table.fieldnames or () if column not in COLUMNS]
+    known = COLUMNS + OPTIONAL
+    columns = table.fieldnames or ()
+    unknown = [column for column in columns if column not in known]
     if unknown:
         raise SettingsError(
-            f"{path}, column '{unknown[0]}'", "an unknown column", "a known one", nearest(unknown[0], COLUMNS)
+            f"{path}, column '{unknown[0]}'", "an unknown column", "a known one", nearest(unknown[0], known)
         )
+    wanted = [column for column in known if column in COLUMNS or column in columns]
     rows = list(table)
     for number, row in enumerate(rows, start=1):
-        if set(row) != set(COLUMNS) or not all(row.values()):
+        if set(row) != set(wanted) or not all(row.values()):
             raise SettingsError(
                 f"{path}, run {number}",
                 f"{row}",
-                f"the columns {', '.join(COLUMNS)}, none empty",
+                f"the columns {', '.join(wanted)}, none empty",
                 "use tabs; '-' means none",
             )
     runs = tuple(Run(**row) for row in rows)
@@ -116,3 +126,17 @@ def _check(runs, path):
                 f"a run of {run.pack} as NET/SYSTEM",
                 nearest(run.against, [name for pack, name in known if pack == run.pack]),
             )
+        if run.paper != NONE and not _is_percentage(run.paper):
+            raise SettingsError(
+                f"{path}, {run.net}/{run.system} on {run.pack}",
+                f"paper '{run.paper}'",
+                "a mean IoU in percent",
+                f"mend it; '{NONE}' means none",
+            )
+
+
+def _is_percentage(word):
+    try:
+        return 0 <= float(word) <= 100
+    except ValueError:
+        return False

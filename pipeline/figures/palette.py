@@ -23,6 +23,11 @@ GAINED, LOST, RIGHT, WRONG, UNSCORED = (
 )
 
 
+def places(names):
+    """Give each name its place in `SERIES`: the first its own, the others go round the rest when there are many."""
+    return {name: 1 + (number - 1) % (len(SERIES) - 1) if number else 0 for number, name in enumerate(names)}
+
+
 def voc():
     """Return the colour map of PASCAL VOC: (256, 3) uint8, RGB; the bits of the index dealt to R, G and B.
 

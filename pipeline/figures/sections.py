@@ -73,7 +73,10 @@ def results(name, rows, memory, colours, figures):
             lines.append(f"network {text(net)}")
         small = ", ".join(part for part in (row["preset"].strip("-"), row["note"]) if part)
         lines.append([text(row["system"]) + element("small", text(small)), *(cell(row, place) for _, cell in columns)])
-    counted = f"{rows[0]['images']} images, mean over {rows[0]['classes']} classes; all but times in percent"
+    classes = words.span(int(row["classes"]) for row in rows)
+    counted = f"{rows[0]['images']} images, mean over {classes} classes; all but times in percent"
+    if any(row["paper_miou"] for row in rows):
+        counted += "; the paper's figures are as it states them, of its own data"
     parts = [element("h3", text(name)), element("p", text(counted), class_="quiet")]
     parts.append(table(["system", *(head for head, _ in columns)], lines))
     parts.append(_gains(name, rows, colours, figures))
@@ -168,7 +171,10 @@ def _columns(rows, memory):
         return lambda row, _: words.number(row[key], digits)
 
     bands = [key for key in rows[0] if key.startswith(BAND)]
-    columns = [("mean IoU", of("miou")), ("gain<br>over unary", lambda row, _: words.gain_cell(row))]
+    columns = [("mean IoU", of("miou"))]
+    if any(row["paper_miou"] for row in rows):
+        columns.append(("in the<br>paper", of("paper_miou")))
+    columns.append(("gain<br>over unary", lambda row, _: words.gain_cell(row)))
     columns += [
         (f"mean IoU<br>≤ {key.removeprefix(BAND)} px", of(key))
         for key in dict.fromkeys((bands[0], bands[len(bands) // 2]))

@@ -8,6 +8,12 @@ def number(value, digits=2, sign=False):
     return f"{float(value):{'+' if sign else ''}z.{digits}f}".replace("-", "−") if value else "–"
 
 
+def span(numbers):
+    """Write numbers as the one that they all are, or from the least to the greatest."""
+    found = sorted(set(numbers))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+
+
 def statement(row, column="gain"):
     """Say in one sentence what a run gained and whether chance of the images drawn could explain it.
 

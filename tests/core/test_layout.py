@@ -79,6 +79,22 @@ def test_a_missing_column(tmp_path):
     assert "the columns pack, net, system, against" in refusal(table(tmp_path, "pack\tnet\tsystem", "p\tn\tunary"))
 
 
+def test_the_figure_of_a_paper_may_stand_beside_a_run(tmp_path):
+    path = table(tmp_path, f"{HEADER}\tpaper", "p\tn\tunary\t-\t51.87", "p\tn\tcrf\t-\t-")
+    assert [run.paper for run in layout.read_runs(path)] == ["51.87", "-"]
+
+
+@pytest.mark.parametrize("figure", ["most", "101", "-5", "nan"])
+def test_the_figure_of_a_paper_must_be_a_percentage(tmp_path, figure):
+    said = refusal(table(tmp_path, f"{HEADER}\tpaper", f"p\tn\tunary\t-\t{figure}"))
+    assert f"n/unary on p: found paper '{figure}', expected a mean IoU in percent" in said
+
+
+def test_a_line_without_its_figure(tmp_path):
+    said = refusal(table(tmp_path, f"{HEADER}\tpaper", "p\tn\tunary\t-"))
+    assert "the columns pack, net, system, against, paper, none empty" in said
+
+
 def test_a_run_that_stands_twice(tmp_path):
     said = refusal(table(tmp_path, HEADER, "p\tn\tunary\t-", "p\tn\tcrf\t-", "p\tn\tcrf\tn/unary"))
     assert "a run that stands twice" in said

@@ -1,4 +1,4 @@
-"""The colour map of PASCAL VOC."""
+"""The colour map of PASCAL VOC; places of many systems."""
 
 from pipeline.figures import palette
 
@@ -14,3 +14,11 @@ def test_known_colours_of_voc():
 
 def test_hexadecimal():
     assert palette.hexadecimal((0, 128, 255)) == "#0080ff"
+
+
+def test_many_systems_go_round_and_leave_the_first_colour_alone():
+    names = [f"system{number}" for number in range(20)]
+    places = palette.places(names)
+    assert list(places) == names
+    assert [places[name] for name in names[: len(palette.SERIES)]] == list(range(len(palette.SERIES)))
+    assert {places[name] for name in names[1:]} == set(range(1, len(palette.SERIES)))

@@ -1,11 +1,13 @@
-"""`cache` from its command line: the same arrays twice, shards, given weights, refusals."""
+"""`cache` from its command line: the same arrays twice, shards, given weights, the truth with noise, refusals."""
 
 import builders
 import pytest
 import torch
 from observe import net_file, said, same_store
-from tiny import CACHE, NETWORK, SCALING, TRAINED
+from tiny import CACHE, NETWORK, NOISY, SCALING, TRAINED
 
+from pipeline.core import settings
+from pipeline.core.errors import SettingsError
 from pipeline.formats import packs, unaries, weights
 
 
@@ -86,3 +88,88 @@ def test_cache_refuses_an_unknown_split(tiny_run, tmp_path, capsys, splits):
     net = net_file(tmp_path, tiny_run, TRAINED | {"cache": CACHE | {"splits": splits}})
     assert tiny_run("cache", net=net, output=tmp_path / "u.zarr") == 2
     assert f"found no split '{splits[-1]}'" in said(capsys)
+
+
+def cache_noisy(run, tmp_path, name="noisy.zarr", seed=3, weights=None, **options):
+    """Run the stage on the truth with noise; return its exit status and where its output goes."""
+    changed = {key: options.pop(key) for key in [*options] if key in NOISY}
+    net = net_file(tmp_path, run, NOISY | changed)
+    return run("cache", net=net, weights=weights, seed=seed, output=tmp_path / name, **options), tmp_path / name
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_cache_makes_unaries_of_the_truth_at_full_size(tiny_run, tmp_path, dtype):
+    status, path = cache_noisy(tiny_run, tmp_path, cache=CACHE | {"dtype": dtype})
+    assert status == 0
+    cache, pack = unaries.Cache([path]), packs.Pack(tiny_run.pack)
+    cache.belongs_to(pack)
+    assert (cache.kind, cache.stride) == ("probability", 1)
+    assert cache.names == pack.names("heldout") + pack.names("val")
+    assert cache.stores[0].stamp["seed"] == 3
+    for name in cache.names:
+        sample = pack.sample(name)
+        found = cache.unaries(name, sample.image).scores
+        assert found.shape == (pack.classes, *sample.truth.shape)
+        torch.testing.assert_close(found.sum(dim=0), torch.ones(sample.truth.shape), atol=1e-3, rtol=0)
+
+
+def test_cache_makes_the_same_noise_twice_and_in_shards(tiny_run, tmp_path):
+    whole = unaries.Cache([cache_noisy(tiny_run, tmp_path)[1]])
+    again = unaries.Cache([cache_noisy(tiny_run, tmp_path, "again.zarr")[1]])
+    assert whole.digest == again.digest
+    parts = [cache_noisy(tiny_run, tmp_path, f"{k}.zarr", shard=f"{k}-of-2")[1] for k in (1, 2)]
+    parts, pack = unaries.Cache(parts), packs.Pack(tiny_run.pack)
+    for name in whole.names:
+        image = pack.sample(name).image
+        assert torch.equal(parts.unaries(name, image).scores, whole.unaries(name, image).scores)
+    other = unaries.Cache([cache_noisy(tiny_run, tmp_path, "other.zarr", seed=4)[1]])
+    assert other.digest != whole.digest
+
+
+def test_noise_taken_for_logits_has_the_same_best_classes_and_is_flatter(tiny_run, tmp_path):
+    paths = [cache_noisy(tiny_run, tmp_path, f"{kind}.zarr", kind=kind)[1] for kind in ("probability", "logits")]
+    probability, logits = (unaries.Cache([path]) for path in paths)
+    pack = packs.Pack(tiny_run.pack)
+    assert (logits.kind, logits.stride) == ("logits", 1)
+    for name in logits.names:
+        image = pack.sample(name).image
+        sure, flat = (cache.unaries(name, image).log_probability(*image.shape[:2]) for cache in (probability, logits))
+        assert torch.equal(sure.argmax(dim=0), flat.argmax(dim=0))
+        # e / (e + C − 1), where one class has all.
+        assert flat.max().exp() < torch.e / (torch.e + pack.classes - 1) + 1e-3
+        assert sure.max().exp() > 0.95
+
+
+def test_noise_can_be_refined_but_not_with_weights_nor_networks_without(tiny_run, tmp_path, capsys):
+    _, path = cache_noisy(tiny_run, tmp_path)
+    assert tiny_run("refine", unaries=path, output=tmp_path / "labels.zarr") == 0
+    assert cache_noisy(tiny_run, tmp_path, "no.zarr", seed=None, weights=tiny_run.weights)[0] == 2
+    assert "key 'source': found 'noisy_truth', expected a network; give --seed, no --weights" in said(capsys)
+    assert tiny_run("cache", weights=None, seed=0, output=tmp_path / "no.zarr") == 2
+    assert "key 'source': found 'train', expected 'noisy_truth'; give --weights, no --seed" in said(capsys)
+    assert not (tmp_path / "no.zarr").exists()
+
+
+def test_an_image_smaller_than_a_cell_is_named(tiny_run, tmp_path, capsys):
+    assert cache_noisy(tiny_run, tmp_path, cell=22)[0] == 2
+    assert "image heldout_0: found 17 × 40 px (rows × cols), expected at least one cell of 22 × 22" in said(capsys)
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"keep_probability": 1.5}, "key 'keep_probability': found 1.5, expected maximum 1"),
+        ({"keep_probability": -0.1}, "key 'keep_probability': found -0.1, expected minimum 0"),
+        ({"cell": 1}, "key 'cell': found 1, expected minimum 2"),
+        ({"cell": 8.5}, "key 'cell': found 8.5, expected a value of type integer"),
+        ({"kind": "neg_log_probability"}, "key 'kind': found 'neg_log_probability', expected one of probability, log"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named(tiny_run, tmp_path, capsys, changed, line):
+    assert cache_noisy(tiny_run, tmp_path, **changed)[0] == 2
+    assert line in said(capsys)
+
+
+def test_an_unknown_key_of_the_noise_is_named():
+    with pytest.raises(SettingsError, match=r"key 'keep_probabilty': found an unknown key.*'keep_probability'\?"):
+        settings.check(NOISY | {"keep_probabilty": 0.5}, "nets", "net.yaml")

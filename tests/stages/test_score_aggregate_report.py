@@ -206,6 +206,18 @@ def test_page_shows_every_part(html):
     assert html.count("<svg ") == len(re.findall(r'role="img"', html)) == 12
 
 
+def test_figures_of_a_paper_are_shown_where_there_are_any(copy, html):
+    assert "in the<br>paper" not in html
+    lines = (copy / "runs.tsv").read_text(encoding="utf-8").splitlines()
+    papers = ["paper", "51.87", *["-"] * (len(lines) - 2)]
+    together = (f"{line}\t{paper}\n" for line, paper in zip(lines, papers, strict=True))
+    (copy / "runs.tsv").write_text("".join(together), encoding="utf-8")
+    assert aggregate.main(aggregate_args(copy)) == report.main(report_args(copy)) == 0
+    assert (row_of(copy, "net/unary")["paper_miou"], row_of(copy, "net/convcrf")["paper_miou"]) == ("51.87", "")
+    page = (copy / "page/index.html").read_text(encoding="utf-8")
+    assert "in the<br>paper" in page and ">51.87<" in page and "of its own data" in page
+
+
 def test_plots_lie_beside_the_page_too(whole):
     names = {path.name for path in (whole / "page/figures").iterdir()}
     assert {"tiny.gains.svg", "tiny.net.classes.svg", "tiny.net.trimap.svg", "tiny.tuned.loss.svg"} <= names

@@ -250,6 +250,13 @@ def test_presets_fit_and_refine(name):
     assert set(np.unique(labels)) <= {0, 1}
 
 
+@pytest.mark.parametrize("filter_size", [5, 7, 11, 13, 15])
+@pytest.mark.parametrize("name", ["convcrf_paper", "convcrf_released"])
+def test_systems_of_table_1_are_the_presets_with_another_window_and_no_fit(name, filter_size):
+    other = {"filter_size": filter_size, "fit": {"parameters": [], "epochs": 0, "batch": 1}}
+    assert preset(f"{name}_{filter_size}") == preset(name, **other)
+
+
 def test_unaries_of_a_coarse_grid_are_refined_at_image_size():
     sample = builders.sample("a", 1, (22, 31))
     unaries = Unaries(torch.from_numpy(builders.scores_of(sample.truth, 4, seed=2, stride=8)), "logits")

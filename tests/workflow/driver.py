@@ -56,9 +56,9 @@ def snakemake(folder, *options):
     return done.returncode, done.stdout + done.stderr
 
 
-def planned(folder):
+def planned(folder, *targets):
     """The rules that would run, as a sorted list of "rule wildcards"."""
-    status, text = snakemake(folder, "-n")
+    status, text = snakemake(folder, "-n", *targets)
     assert status == 0, text
     jobs = re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", text, flags=re.M)
     found = ((rule, re.search("wildcards: (.*)", body)) for rule, body in jobs)

@@ -56,6 +56,7 @@ def test_the_rules_write_where_layout_says(tmp_path):
         ),
         ("systems/convcrf.yaml", ("blur:", "blurr:"), "did you mean 'blur'"),
         ("nets/resnet18.yaml", ("epochs: 2", "epochs: many"), "train.epochs"),
+        ("nets/resnet18_convcrf.yaml", ("net: resnet18", "net: noisy_truth"), "expected a network that has weights"),
         ("runs/embedded.tsv", ("\tunary\t-", "\tunray\t-"), "unary"),
         ("packs/embedded.yaml", ("reader: embedded", "reader: embeded"), "did you mean 'embedded'"),
     ],

@@ -2,7 +2,7 @@ rule aggregate:
     """Make one table of all runs, with the gain of each and how sure it is."""
     input:
         runs="config/runs/{runs}.tsv",
-        scores=[run.score("results") for run in RUNS],
+        scores=lambda w: [run.score("results") for run in RUNS[w.runs]],
     output:
         table=report("results/aggregate/{runs}.tsv", caption="../report/table.rst", category="Table"),
     log:

@@ -19,11 +19,13 @@ rule cache:
         runtime=720,
     params:
         backend=config["backend"],
+        # The truth with noise has no weights, and networks draw nothing.
+        origin=lambda w, input: ["--weights", input.weights] if input.weights else ["--seed", config["seed"]],
         shard=lambda w: f"{int(w.shard) + 1}-of-{config['shards']}",
         code=lambda w: source_hash("pipeline.cache", network_source(w.net)),
     shell:
         r"""
-        python -m pipeline.cache --pack {input.pack:q} --net {input.net:q} --weights {input.weights:q} \
+        python -m pipeline.cache --pack {input.pack:q} --net {input.net:q} {params.origin:q} \
             --shard {params.shard} --backend {params.backend} --threads {threads} \
             --output {output.unaries:q} --log {log:q}
         """

@@ -3,12 +3,12 @@ rule report:
     input:
         runs="config/runs/{runs}.tsv",
         table="results/aggregate/{runs}.tsv",
-        packs=sorted({str(run.pack_file("results")) for run in RUNS}),
-        unaries=[shard for run in RUNS for shard in unary_shards(run)],
-        labels=[run.labels("results") for run in RUNS],
-        scores=[run.score("results") for run in RUNS],
-        systems=[run.fitted("results") for run in RUNS],
-        histories=sorted({path for run in RUNS for path in history_of(run.pack, run.net)}),
+        packs=lambda w: sorted({str(run.pack_file("results")) for run in RUNS[w.runs]}),
+        unaries=lambda w: [shard for run in RUNS[w.runs] for shard in unary_shards(run)],
+        labels=lambda w: [run.labels("results") for run in RUNS[w.runs]],
+        scores=lambda w: [run.score("results") for run in RUNS[w.runs]],
+        systems=lambda w: [run.fitted("results") for run in RUNS[w.runs]],
+        histories=lambda w: sorted({path for run in RUNS[w.runs] for path in history_of(run.pack, run.net)}),
     output:
         page=report("results/report/{runs}/index.html", caption="../report/page.rst", category="Report"),
         figures=report(

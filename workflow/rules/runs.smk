@@ -1,12 +1,12 @@
-# What the rules share: the run table, the settings behind its names, wildcard patterns, source hashes.
+# What the rules share: the run tables, the settings behind its names, wildcard patterns, source hashes.
 import re
-import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from pipeline.core import layout, settings
 from pipeline.core.closure import source_hash
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, SettingsError
 
 
 def checked(read, *arguments, **named):
@@ -17,25 +17,26 @@ def checked(read, *arguments, **named):
         raise WorkflowError(str(error)) from None
 
 
-def names_of(folder):
-    """Names of the settings files in one folder of config."""
-    return sorted(path.stem for path in Path("config", folder).glob("*.yaml"))
-
-
 def settings_of(folder, name):
     """The checked settings of one name."""
     return checked(settings.read, f"config/{folder}/{name}.yaml", folder)
 
 
 checked(settings.check, dict(config), "config", where="config/config.yaml")
-RUNS = checked(layout.read_runs, f"config/runs/{config['runs']}.tsv")
-PACKS = {name: settings_of("packs", name) for name in {run.pack for run in RUNS}}
-SYSTEMS = {name: settings_of("systems", name) for name in {run.system for run in RUNS}}
-NETS = {name: settings_of("nets", name) for name in {run.net for run in RUNS}}
+# Run tables whose names begin with table_ are targets of their own, whatever `runs` says: `snakemake table_NAME`.
+TABLES = sorted(path.stem for path in Path("config/runs").glob("table_*.tsv"))
+RUNS = {name: checked(layout.read_runs, f"config/runs/{name}.tsv") for name in dict.fromkeys([config["runs"], *TABLES])}
+ALL_RUNS = [run for runs in RUNS.values() for run in runs]
+PACKS = {name: settings_of("packs", name) for name in {run.pack for run in ALL_RUNS}}
+SYSTEMS = {name: settings_of("systems", name) for name in {run.system for run in ALL_RUNS}}
+NETS = {name: settings_of("nets", name) for name in {run.net for run in ALL_RUNS}}
 # A fine-tuned network brings the one it starts from, which may be fine-tuned itself, and its system.
 while missing := {net.net for net in NETS.values() if net.source == "finetune"} - set(NETS):
     NETS |= {name: settings_of("nets", name) for name in missing}
-for net in NETS.values():
+for name, net in NETS.items():
+    if net.source == "finetune" and NETS[net.net].source == "noisy_truth":
+        where, found = f"config/nets/{name}.yaml, key 'net'", f"'{net.net}'"
+        raise WorkflowError(str(SettingsError(where, found, "a network that has weights", "name another")))
     if net.source == "finetune" and net.system not in SYSTEMS:
         SYSTEMS[net.system] = settings_of("systems", net.system)
 # "NET/SYSTEM" of every network that is fine-tuned: both come out of one training.
@@ -53,7 +54,7 @@ wildcard_constraints:
     system=either(SYSTEMS),
     pair=either(PAIRS),
     shard=r"\d+",
-    runs=re.escape(config["runs"]),
+    runs=either(RUNS),
 
 
 def network_of(net):
@@ -63,6 +64,8 @@ def network_of(net):
 
 def network_source(net):
     """The module behind a network."""
+    if NETS[net].source == "noisy_truth":
+        return "pipeline.algorithms.noisy_truth"
     return f"pipeline.nets.{network_of(net).architecture}"
 
 
@@ -83,7 +86,9 @@ def starting_weights(net):
 
 
 def weights_of(pack, net):
-    """The file that holds the weights of a network on a pack."""
+    """The file that holds the weights of a network on a pack, or an empty list if it has none."""
+    if NETS[net].source == "noisy_truth":
+        return []
     if NETS[net].source == "given":
         return NETS[net].weights
     if NETS[net].source == "finetune":
@@ -92,8 +97,8 @@ def weights_of(pack, net):
 
 
 def history_of(pack, net):
-    """The training history of a network, as a list: networks that are given have none."""
-    if NETS[net].source == "given":
+    """The training history of a network, as a list: what was not trained here has none."""
+    if NETS[net].source in ("given", "noisy_truth"):
         return []
     return [weights_of(pack, net).removesuffix(".safetensors") + ".jsonl"]
 

@@ -1,0 +1,51 @@
+"""Tables of the papers: each a target, planned whole; the first run with two systems; the same runs on other data."""
+
+import pytest
+from driver import ROOT, edit, planned, small_copy, snakemake
+
+from pipeline.core import layout
+from pipeline.formats import tables
+
+TABLES = sorted(path.stem for path in (ROOT / "config/runs").glob("table_*.tsv"))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_is_a_target(tmp_path, table):
+    folder = small_copy(tmp_path / "run")
+    jobs = planned(folder, table)
+    runs = layout.read_runs(folder / f"config/runs/{table}.tsv")
+    for stage in ("fit", "refine", "score"):
+        wanted = [f"{stage} pack={run.pack}, net={run.net}, system={run.system}" for run in runs]
+        assert [job for job in jobs if job.split()[0] == stage] == sorted(wanted)
+    assert {f"aggregate runs={table}", f"report runs={table}", table} <= set(jobs)
+    assert jobs == planned(folder, "--config", f"runs={table}", "--", table)
+
+
+def test_a_table_of_noisy_truth_trains_nothing(tmp_path):
+    jobs = planned(small_copy(tmp_path / "run"), "table_convcrf_1")
+    assert not [job for job in jobs if job.split()[0] in ("train", "finetune")]
+
+
+def test_the_table_on_voc_has_the_runs_of_the_embedded_one():
+    names = "table_convcrf_1", "table_convcrf_1_voc2012"
+    embedded, voc = (layout.read_runs(ROOT / f"config/runs/{name}.tsv") for name in names)
+    assert {run.pack for run in voc} == {"voc2012"}
+    pairs = zip(embedded, voc, strict=True)
+    assert all((one.net, one.system, one.paper) == (other.net, other.system, other.paper) for one, other in pairs)
+
+
+def test_a_table_runs_to_its_report(tmp_path):
+    folder = small_copy(tmp_path / "run")
+    edit(folder / "config/packs/embedded.yaml", train="2", heldout="1", val="4")
+    path = folder / "config/runs/table_convcrf_1.tsv"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith("embedded") or "truth\tunary" in line or "paper_5" in line]
+    path.write_text("".join(kept), encoding="utf-8")
+    status, text = snakemake(folder, "table_convcrf_1")
+    assert status == 0, text
+    unary, convcrf = tables.read(folder / "results/aggregate/table_convcrf_1.tsv")[0]
+    assert (unary["paper_miou"], convcrf["paper_miou"], convcrf["preset"]) == ("51.87", "90.90", "paper")
+    page = (folder / "results/report/table_convcrf_1/index.html").read_text(encoding="utf-8")
+    assert "in the<br>paper" in page and "convcrf_paper_5" in page
+    status, text = snakemake(folder, "table_convcrf_1")
+    assert status == 0 and "Nothing to be done" in text, text
