@@ -60,7 +60,11 @@ class compiled:
 
     def __enter__(self):
         _COMPILED.acquire()
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        self.threads = torch.get_num_threads()
+        numba.set_num_threads(min(self.threads, numba.config.NUMBA_NUM_THREADS))
 
     def __exit__(self, *exception):
+        # Numba and torch may share one OpenMP, whose number of threads Numba sets for itself.
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
         _COMPILED.release()

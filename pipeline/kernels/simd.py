@@ -116,6 +116,23 @@ def store_part(typing, array, index, lanes, first, stop):
     return types.void(array, types.intp, lanes, types.intp, types.intp), build
 
 
+@njit(inline="always")
+def read(array, index, size):
+    """Read `size` neighbouring elements, eight at most; the rest is 0."""
+    if size < WIDTH:
+        return load_part(array, index, 0, size)
+    return load(array, index)
+
+
+@njit(inline="always")
+def write(array, index, lanes, size):
+    """Write the first `size` of the eight."""
+    if size < WIDTH:
+        store_part(array, index, lanes, 0, size)
+    else:
+        store(array, index, lanes)
+
+
 @intrinsic
 def spread(typing, number):
     """Return a float32 eight times."""

@@ -35,7 +35,7 @@ def test_systems_are_found_by_name_and_named_too():
     assert names("pipeline.systems.convcrf") >= {
         "systems/convcrf.py",
         "algorithms/mean_field.py",
-        "kernels/window_message/reference.py",
+        "kernels/window/reference.py",
     }
     assert closure.source_hash("pipeline.refine") != closure.source_hash("pipeline.refine", "pipeline.systems.convcrf")
 
@@ -72,7 +72,7 @@ def copied(tmp_path, monkeypatch):
         ("refine.py", True),
         ("core/stage.py", True),
         ("formats/stores.py", True),
-        ("kernels/window_message/reference.py", True),
+        ("kernels/window/reference.py", True),
         ("report.py", False),
         ("nets/resnet_fcn.py", False),
         ("datasets/embedded.py", False),
@@ -91,7 +91,7 @@ def test_an_edit_changes_the_hash_of_what_rests_on_it(copied, edited, changes):
 def test_a_new_cuda_source_beside_a_module_counts(copied):
     copy, clear = copied
     before = closure.source_hash("pipeline.systems.convcrf")
-    (copy / "kernels" / "window_message" / "kernel.cu").write_text("// nothing yet\n", encoding="utf-8")
+    (copy / "kernels" / "window" / "kernel.cu").write_text("// nothing yet\n", encoding="utf-8")
     clear()
     assert closure.source_hash("pipeline.systems.convcrf") != before
 

@@ -3,24 +3,9 @@
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, exp, load, load_part, spread, store, store_part
+from pipeline.kernels.simd import OPTIONS, WIDTH, exp, load, read, spread, store, write
 
 BATCH = 256  # senders whose kernel values stay in the cache while the classes are summed
-
-
-@njit(inline="always")
-def _read(array, index, size):
-    if size < WIDTH:
-        return load_part(array, index, 0, size)
-    return load(array, index)
-
-
-@njit(inline="always")
-def _write(array, index, lanes, size):
-    if size < WIDTH:
-        store_part(array, index, lanes, 0, size)
-    else:
-        store(array, index, lanes)
 
 
 @njit(inline="always")
@@ -42,7 +27,7 @@ def all_pairs(values, features, out):
         size = min(WIDTH, pixels - here)
         own = np.empty((features.shape[0], WIDTH), np.float32)
         for feature in range(features.shape[0]):
-            store(own, feature * WIDTH, _read(features, feature * pixels + here, size))
+            store(own, feature * WIDTH, read(features, feature * pixels + here, size))
         sums = np.zeros((classes, WIDTH), np.float32)
         kernel = np.empty((BATCH, WIDTH), np.float32)
         for first in range(0, pixels, BATCH):
@@ -73,7 +58,7 @@ def all_pairs(values, features, out):
                 store(sums, third * WIDTH, c)
                 store(sums, fourth * WIDTH, d)
         for label in range(classes):
-            _write(out, label * pixels + here, load(sums, label * WIDTH), size)
+            write(out, label * pixels + here, load(sums, label * WIDTH), size)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -85,11 +70,11 @@ def to_features(gradient, values, features, out):
         size = min(WIDTH, pixels - here)
         own = np.empty((features.shape[0], WIDTH), np.float32)
         for feature in range(features.shape[0]):
-            store(own, feature * WIDTH, _read(features, feature * pixels + here, size))
+            store(own, feature * WIDTH, read(features, feature * pixels + here, size))
         own_gradient, own_values = np.empty((classes, WIDTH), np.float32), np.empty((classes, WIDTH), np.float32)
         for label in range(classes):
-            store(own_gradient, label * WIDTH, _read(gradient, label * pixels + here, size))
-            store(own_values, label * WIDTH, _read(values, label * pixels + here, size))
+            store(own_gradient, label * WIDTH, read(gradient, label * pixels + here, size))
+            store(own_values, label * WIDTH, read(values, label * pixels + here, size))
         sums = np.zeros((features.shape[0], WIDTH), np.float32)
         some = np.empty((features.shape[0], WIDTH), np.float32)
         for first in range(0, pixels, BATCH):
@@ -106,4 +91,4 @@ def to_features(gradient, values, features, out):
             for feature in range(features.shape[0]):
                 store(sums, feature * WIDTH, load(sums, feature * WIDTH) + load(some, feature * WIDTH))
         for feature in range(features.shape[0]):
-            _write(out, feature * pixels + here, load(sums, feature * WIDTH), size)
+            write(out, feature * pixels + here, load(sums, feature * WIDTH), size)

@@ -1,92 +1,99 @@
 """The fast CPU path, in Numba: one pass over the unary; what is fine-grained never leaves the cache.
 
-One row of coarse cells is a thread's unit of work. Coarse row r holds the fine rows from r · factor − top on.
+A few neighbouring rows of coarse cells are a thread's unit of work. Coarse row r holds the fine rows from
+r · factor − top on. A message is interpolated over columns once per coarse row, then over rows for each fine row.
 """
 
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, load_part, spread, store, store_part
+from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, read, spread, store, write
 
-
-@njit(inline="always")
-def _read(array, index, size):
-    if size < WIDTH:
-        return load_part(array, index, 0, size)
-    return load(array, index)
-
-
-@njit(inline="always")
-def _write(array, index, lanes, size):
-    if size < WIDTH:
-        store_part(array, index, lanes, 0, size)
-    else:
-        store(array, index, lanes)
+ROWS = 8  # coarse rows a thread takes at a time
 
 
 @njit(**OPTIONS)
 def _source(fine, factor, cells):
     """Return the two cells a fine position (from the coarse grid's edge) lies between, and its way to the second."""
-    place = max((fine + float32(0.5)) / float32(factor) - float32(0.5), float32(0))
+    place = max((float32(fine) + float32(0.5)) / float32(factor) - float32(0.5), float32(0))
     first = int(place)
     return first, min(first + 1, cells - 1), place - float32(first)
 
 
 @njit(**OPTIONS)
-def _scores(unary, message, row, top, left, factor, between, scores):
-    """Write unary + unblurred message of one fine row to scores (C, W); `between` (cols + 1,) is room to work in."""
-    classes, _, width = unary.shape
-    rows, cols = message.shape[1:]
-    above, below, down = _source(row + top, factor, rows)
+def _widen(message, row, left, factor, out):
+    """Interpolate one row of a message (C, h, w) over the columns of the image: out (C, W)."""
+    classes, _, cols = message.shape
+    width = out.shape[1]
     for label in range(classes):
-        for col in range(cols):
-            upper = message[label, above, col]
-            between[col] = upper + down * (message[label, below, col] - upper)
-        between[cols] = between[cols - 1]
-        # Where a fine column lies between two cells repeats from cell to cell, but for the first half of the first.
+        # Up to the middle of the first cell there is nothing to interpolate, nor from that of the last on.
         for col in range(min(width, max(0, factor // 2 - left))):
-            scores[label, col] = unary[label, row, col] + between[0]
+            out[label, col] = message[label, row, 0]
         for phase in range(factor):
-            shifted = float32(phase) + float32(0.5) - float32(0.5) * float32(factor)
-            back = 1 if shifted < 0 else 0
-            along = shifted / float32(factor) + float32(back)
+            # A cell's fine column lies behind its middle, between it and the next, or before, between the last and it.
+            place = (float32(phase) + float32(0.5)) / float32(factor) - float32(0.5)
+            back = 1 if place < 0 else 0
+            along = place + float32(back)
             for cell in range(back, cols):
                 col = cell * factor + phase - left
                 if 0 <= col < width:
-                    near = between[cell - back]
-                    smooth = near + along * (between[cell - back + 1] - near)
-                    scores[label, col] = unary[label, row, col] + smooth
+                    near = message[label, row, cell - back]
+                    far = message[label, row, min(cell - back + 1, cols - 1)]
+                    out[label, col] = near + along * (far - near)
 
 
 @njit(inline="always")
-def _softmax(scores, width):
-    """Turn scores (C, W) into their softmax over C, in place."""
-    classes = scores.shape[0]
-    for col in range(0, width, WIDTH):
-        size = min(WIDTH, width - col)
-        most = _read(scores, col, size)
-        for label in range(1, classes):
-            most = largest(most, _read(scores, label * scores.shape[1] + col, size))
-        total = spread(float32(0))
-        for label in range(classes):
-            power = exp(_read(scores, label * scores.shape[1] + col, size) - most)
-            total += power
-            _write(scores, label * scores.shape[1] + col, power, size)
-        share = float32(1) / total
-        for label in range(classes):
-            at = label * scores.shape[1] + col
-            _write(scores, at, share * _read(scores, at, size), size)
+def _score(unary, wide, label, row, col, above, below, down, size):
+    """Return eight pixels' unary plus their message, between two widened rows of `wide` (2, C, W)."""
+    classes, height, width = unary.shape
+    near = read(wide, (above * classes + label) * width + col, size)
+    far = read(wide, (below * classes + label) * width + col, size)
+    return read(unary, (label * height + row) * width + col, size) + (near + down * (far - near))
+
+
+@njit(inline="always")
+def _softmax(unary, wide, row, col, above, below, down, size, q):
+    """Write eight pixels' q (C, 8)."""
+    classes = unary.shape[0]
+    most = spread(float32(-3e38))
+    for label in range(classes):
+        score = _score(unary, wide, label, row, col, above, below, down, size)
+        most = largest(most, score)
+        store(q, label * WIDTH, score)
+    total = spread(float32(0))
+    for label in range(classes):
+        power = exp(load(q, label * WIDTH) - most)
+        total += power
+        store(q, label * WIDTH, power)
+    share = float32(1) / total
+    for label in range(classes):
+        store(q, label * WIDTH, share * load(q, label * WIDTH))
+
+
+@njit(**OPTIONS)
+def _keep(message, row, left, factor, kept, wide):
+    """Have a row of the message widened in its place, row % 2, of `wide` (2, C, W); `kept` tells which rows are."""
+    if kept[row % 2] != row:
+        _widen(message, row, left, factor, wide[row % 2])
+        kept[row % 2] = row
 
 
 @njit(parallel=True, **OPTIONS)
 def add_unblurred(unary, message, factor, top, left, out):
     """unary and out (C, H, W), message (C, h, w)."""
     classes, height, width = unary.shape
-    for row in prange(height):
-        between = np.empty(message.shape[2] + 1, np.float32)
-        scores = np.empty((classes, width), np.float32)
-        _scores(unary, message, row, top, left, factor, between, scores)
-        out[:, row] = scores
+    rows = message.shape[1]
+    for chunk in prange((rows + ROWS - 1) // ROWS):
+        kept, wide = np.full(2, -1), np.empty((2, classes, width), np.float32)
+        for row in range(max(0, chunk * ROWS * factor - top), min(height, (chunk + 1) * ROWS * factor - top)):
+            above, below, down = _source(row + top, factor, rows)
+            _keep(message, above, left, factor, kept, wide)
+            _keep(message, below, left, factor, kept, wide)
+            for label in range(classes):
+                for col in range(0, width, WIDTH):
+                    size = min(WIDTH, width - col)
+                    score = _score(unary, wide, label, row, col, above % 2, below % 2, down, size)
+                    write(out, (label * height + row) * width + col, score, size)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -94,24 +101,29 @@ def blurred_update(unary, message, factor, top, left, out):
     """unary (C, H, W), message and out (C, h, w)."""
     classes, height, width = unary.shape
     rows, cols = message.shape[1:]
-    for cell_row in prange(rows):
-        between = np.empty(cols + 1, np.float32)
-        q = np.empty((classes, width), np.float32)
-        summed = np.zeros((classes, width), np.float32)
-        first, stop = max(0, cell_row * factor - top), min(height, (cell_row + 1) * factor - top)
-        for row in range(first, stop):
-            _scores(unary, message, row, top, left, factor, between, q)
-            _softmax(q, width)
+    for chunk in prange((rows + ROWS - 1) // ROWS):
+        kept, wide = np.full(2, -1), np.empty((2, classes, width), np.float32)
+        q, summed = np.empty((classes, WIDTH), np.float32), np.empty((classes, width), np.float32)
+        for cell_row in range(chunk * ROWS, min((chunk + 1) * ROWS, rows)):
+            summed[:] = 0
+            first, stop = max(0, cell_row * factor - top), min(height, (cell_row + 1) * factor - top)
+            for row in range(first, stop):
+                above, below, down = _source(row + top, factor, rows)
+                _keep(message, above, left, factor, kept, wide)
+                _keep(message, below, left, factor, kept, wide)
+                for col in range(0, width, WIDTH):
+                    size = min(WIDTH, width - col)
+                    _softmax(unary, wide, row, col, above % 2, below % 2, down, size, q)
+                    for label in range(classes):
+                        at = label * width + col
+                        write(summed, at, read(summed, at, size) + load(q, label * WIDTH), size)
             for label in range(classes):
-                for col in range(width):
-                    summed[label, col] += q[label, col]
-        for label in range(classes):
-            for cell in range(cols):
-                low, high = max(0, cell * factor - left), min(width, (cell + 1) * factor - left)
-                total = float32(0)
-                for col in range(low, high):
-                    total += summed[label, col]
-                out[label, cell_row, cell] = total / float32((stop - first) * (high - low))
+                for cell in range(cols):
+                    low, high = max(0, cell * factor - left), min(width, (cell + 1) * factor - left)
+                    total = float32(0)
+                    for col in range(low, high):
+                        total += summed[label, col]
+                    out[label, cell_row, cell] = total / float32((stop - first) * (high - low))
 
 
 @njit(parallel=True, **OPTIONS)
@@ -122,32 +134,35 @@ def backward_rows(gradient, unary, message, factor, top, left, to_unary, to_rows
     """
     classes, height, width = unary.shape
     rows, cols = message.shape[1:]
-    for cell_row in prange(rows):
-        between = np.empty(cols + 1, np.float32)
-        q = np.empty((classes, width), np.float32)
-        fine = np.empty((classes, width), np.float32)
-        first, stop = max(0, cell_row * factor - top), min(height, (cell_row + 1) * factor - top)
-        for label in range(classes):
-            for cell in range(cols):
-                low, high = max(0, cell * factor - left), min(width, (cell + 1) * factor - left)
-                fine[label, low:high] = gradient[label, cell_row, cell] / float32((stop - first) * (high - low))
-        mean = np.empty(width, np.float32)
-        for row in range(first, stop):
-            _scores(unary, message, row, top, left, factor, between, q)
-            _softmax(q, width)
-            mean[:] = 0
+    for chunk in prange((rows + ROWS - 1) // ROWS):
+        kept, wide = np.full(2, -1), np.empty((2, classes, width), np.float32)
+        q, fine = np.empty((classes, WIDTH), np.float32), np.empty((classes, width), np.float32)
+        for cell_row in range(chunk * ROWS, min((chunk + 1) * ROWS, rows)):
+            first, stop = max(0, cell_row * factor - top), min(height, (cell_row + 1) * factor - top)
             for label in range(classes):
-                for col in range(width):
-                    mean[col] += q[label, col] * fine[label, col]
-            to_rows[row] = 0
-            for label in range(classes):
-                for col in range(width):
-                    to_unary[label, row, col] = q[label, col] * (fine[label, col] - mean[col])
-                for col in range(width):
-                    one, other, along = _source(col + left, factor, cols)
-                    moved = to_unary[label, row, col]
-                    to_rows[row, label, one] += (float32(1) - along) * moved
-                    to_rows[row, label, other] += along * moved
+                for cell in range(cols):
+                    low, high = max(0, cell * factor - left), min(width, (cell + 1) * factor - left)
+                    fine[label, low:high] = gradient[label, cell_row, cell] / float32((stop - first) * (high - low))
+            for row in range(first, stop):
+                above, below, down = _source(row + top, factor, rows)
+                _keep(message, above, left, factor, kept, wide)
+                _keep(message, below, left, factor, kept, wide)
+                for col in range(0, width, WIDTH):
+                    size = min(WIDTH, width - col)
+                    _softmax(unary, wide, row, col, above % 2, below % 2, down, size, q)
+                    mean = spread(float32(0))
+                    for label in range(classes):
+                        mean += load(q, label * WIDTH) * read(fine, label * width + col, size)
+                    for label in range(classes):
+                        moved = load(q, label * WIDTH) * (read(fine, label * width + col, size) - mean)
+                        write(to_unary, (label * height + row) * width + col, moved, size)
+                to_rows[row] = 0
+                for label in range(classes):
+                    for col in range(width):
+                        one, other, along = _source(col + left, factor, cols)
+                        moved = to_unary[label, row, col]
+                        to_rows[row, label, one] += (float32(1) - along) * moved
+                        to_rows[row, label, other] += along * moved
 
 
 @njit(parallel=True, **OPTIONS)

@@ -3,24 +3,9 @@
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, load_part, spread, store, store_part
+from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, read, spread, store, write
 
 TILES = 64  # of eight pixels: what one thread takes at a time
-
-
-@njit(inline="always")
-def _read(array, index, size):
-    if size < WIDTH:
-        return load_part(array, index, 0, size)
-    return load(array, index)
-
-
-@njit(inline="always")
-def _write(array, index, lanes, size):
-    if size < WIDTH:
-        store_part(array, index, lanes, 0, size)
-    else:
-        store(array, index, lanes)
 
 
 @njit(parallel=True, **OPTIONS)
@@ -33,13 +18,13 @@ def mean_field_update(unary, messages, weights, softmax, out):
             size = min(WIDTH, pixels - here)
             most = spread(float32(-3e38))
             for label in range(classes):
-                score = _read(unary, label * pixels + here, size)
+                score = read(unary, label * pixels + here, size)
                 for m in range(weights.shape[0]):
-                    score += weights[m, label] * _read(messages[m], label * pixels + here, size)
+                    score += weights[m, label] * read(messages[m], label * pixels + here, size)
                 most = largest(most, score)
                 store(scores, label * WIDTH, score)
                 if not softmax:
-                    _write(out, label * pixels + here, score, size)
+                    write(out, label * pixels + here, score, size)
             if not softmax:
                 continue
             total = spread(float32(0))
@@ -49,4 +34,4 @@ def mean_field_update(unary, messages, weights, softmax, out):
                 store(scores, label * WIDTH, power)
             share = float32(1) / total
             for label in range(classes):
-                _write(out, label * pixels + here, share * load(scores, label * WIDTH), size)
+                write(out, label * pixels + here, share * load(scores, label * WIDTH), size)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, load, spread, store
+from pipeline.kernels.simd import OPTIONS, WIDTH, load, read, spread, write
 
 STEP = 4 * WIDTH  # four sums that do not wait for one another
 # Neighbours that weigh less than half a unit in the last place of the centre's 1 are left out.
@@ -26,13 +26,18 @@ def spatial_gaussian(values, right, left, row_taps, col_taps, out):
     padded = (width + STEP - 1) // STEP * STEP
     for plane_row in prange(classes * height):
         label, row = plane_row // height, plane_row % height
+        # The row, summed over its neighbours in rows, between as many zeros as the columns' sum reaches.
         summed = np.zeros(col_reach + padded + col_reach, np.float32)
-        own = np.empty(padded, np.float32)
-        for other in range(max(0, row - row_reach), min(height, row + row_reach + 1)):
-            tap = row_taps[abs(other - row)]
-            for col in range(width):
-                summed[col_reach + col] += tap * (right[other, col] * values[label, other, col])
-        for col in range(0, padded, STEP):
+        first, stop = max(0, row - row_reach), min(height, row + row_reach + 1)
+        for col in range(0, width, WIDTH):
+            size = min(WIDTH, width - col)
+            a, b = spread(float32(0)), spread(float32(0))
+            for other in range(first, stop):
+                # Two sums, by turns, so that neither waits for the other.
+                sent = _sent(values, right, label, other, col, size)
+                a, b = b, a + row_taps[abs(other - row)] * sent
+            write(summed, col_reach + col, a + b, size)
+        for col in range(0, width, STEP):
             a, b, c, d = spread(float32(0)), spread(float32(0)), spread(float32(0)), spread(float32(0))
             for step in range(-col_reach, col_reach + 1):
                 tap, there = col_taps[abs(step)], col_reach + col + step
@@ -40,9 +45,21 @@ def spatial_gaussian(values, right, left, row_taps, col_taps, out):
                 b += tap * load(summed, there + WIDTH)
                 c += tap * load(summed, there + 2 * WIDTH)
                 d += tap * load(summed, there + 3 * WIDTH)
-            store(own, col, a)
-            store(own, col + WIDTH, b)
-            store(own, col + 2 * WIDTH, c)
-            store(own, col + 3 * WIDTH, d)
-        for col in range(width):
-            out[label, row, col] = left[row, col] * own[col]
+            _received(left, label, row, col, a, out)
+            _received(left, label, row, col + WIDTH, b, out)
+            _received(left, label, row, col + 2 * WIDTH, c, out)
+            _received(left, label, row, col + 3 * WIDTH, d, out)
+
+
+@njit(inline="always")
+def _sent(values, right, label, row, col, size):
+    at = row * values.shape[2] + col
+    return read(right, at, size) * read(values, label * right.size + at, size)
+
+
+@njit(inline="always")
+def _received(left, label, row, col, lanes, out):
+    size = min(WIDTH, out.shape[2] - col)
+    if size > 0:
+        at = row * out.shape[2] + col
+        write(out, label * left.size + at, read(left, at, size) * lanes, size)
