@@ -7,6 +7,7 @@ tensors that returns a reason, or None. The reference runs any call.
 import threading
 
 import numba
+import numpy as np
 import torch
 
 from pipeline.core.errors import BackendError
@@ -53,6 +54,14 @@ def cpu_refusal(*tensors):
         if tensor.dtype != torch.float32:
             return f"a tensor of {tensor.dtype}; it computes in float32"
     return None
+
+
+def room(shape):
+    """Return a contiguous float32 tensor on the CPU to be filled.
+
+    NumPy asks the system for large pages, which torch does not: tens of megabytes are there several times sooner.
+    """
+    return torch.from_numpy(np.empty(tuple(shape), np.float32))
 
 
 class compiled:

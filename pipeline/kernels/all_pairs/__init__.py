@@ -67,7 +67,7 @@ class _AllPairs(torch.autograd.Function):
 
 def _run(function, like, *tensors):
     """Call a compiled function image by image; return its output, of the shape of `like`."""
-    out = torch.empty_like(like, memory_format=torch.contiguous_format)
+    out = dispatch.room(like.shape)
     planes = [tensor.detach().contiguous().flatten(2).numpy() for tensor in (*tensors, out)]
     with dispatch.compiled():
         for image in zip(*planes, strict=True):

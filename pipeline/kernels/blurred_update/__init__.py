@@ -60,7 +60,7 @@ def blurred_update(unary, message, factor, *, backend="auto"):
 def add_unblurred(unary, message, factor, *, backend="auto"):
     """Return unary + unblur(message), the scores (B, C, H, W); see `blurred_update`."""
     if _pick(unary, message, factor, backend) == "cpu" and not (unary.requires_grad or message.requires_grad):
-        out = torch.empty_like(unary, memory_format=torch.contiguous_format)
+        out = dispatch.room(unary.shape)
         with dispatch.compiled():
             for image in zip(*_arrays(unary, message), out.numpy(), strict=True):
                 cpu.add_unblurred(*image[:2], factor, *_margins(unary, factor), image[2])
@@ -93,7 +93,7 @@ class _Update(torch.autograd.Function):
     def forward(ctx, unary, message, factor):
         ctx.save_for_backward(unary, message)
         ctx.factor = factor
-        out = torch.empty_like(message, memory_format=torch.contiguous_format)
+        out = dispatch.room(message.shape)
         with dispatch.compiled():
             for image in zip(*_arrays(unary, message), out.numpy(), strict=True):
                 cpu.blurred_update(*image[:2], factor, *_margins(unary, factor), image[2])
@@ -103,8 +103,8 @@ class _Update(torch.autograd.Function):
     def backward(ctx, gradient):
         unary, message = ctx.saved_tensors
         (batch, classes, height, _), cols = unary.shape, message.shape[3]
-        to_unary, to_message = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (unary, message))
-        to_rows = torch.empty(batch, height, classes, cols)
+        to_unary, to_message = (dispatch.room(x.shape) for x in (unary, message))
+        to_rows = dispatch.room((batch, height, classes, cols))
         top, left = _margins(unary, ctx.factor)
         arrays = _arrays(gradient, unary, message, to_unary, to_rows, to_message)
         with dispatch.compiled():

@@ -58,7 +58,7 @@ def mean_field_update(unary, messages, weights, *, softmax=True, backend="auto")
 class _Update(torch.autograd.Function):
     @staticmethod
     def forward(ctx, softmax, unary, weights, *messages):
-        q = torch.empty_like(unary, memory_format=torch.contiguous_format)
+        q = dispatch.room(unary.shape)
         numbers = weights.detach().contiguous().numpy()
         arrays = [x.detach().contiguous().flatten(2).numpy() for x in (unary, q, *messages)]
         with dispatch.compiled():

@@ -132,7 +132,7 @@ def _filtered(values, lattice, left, right, transposed):
     batch, classes = values.shape[:2]
     left, right = (scale.reshape(batch, -1) for scale in (left, right))
     if lattice.backend == "cpu":
-        out = torch.empty(values.shape)
+        out = dispatch.room(values.shape)
         planes, filtered = (x.detach().contiguous().view(batch, classes, -1).numpy() for x in (values, out))
         with dispatch.compiled():
             for image in zip(planes, lattice.images, left.numpy(), right.numpy(), filtered, strict=True):

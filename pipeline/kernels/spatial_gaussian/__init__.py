@@ -81,7 +81,7 @@ def _taps(values, theta):
 
 
 def _run(values, left, right, rows, cols):
-    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    out = dispatch.room(values.shape)
     before, after, planes, filtered = (x.detach().contiguous().numpy() for x in (right, left, values, out))
     with dispatch.compiled():
         for image in zip(planes, before[:, 0], after[:, 0], filtered, strict=True):

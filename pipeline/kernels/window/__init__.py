@@ -157,7 +157,7 @@ class _Degree(torch.autograd.Function):
     def forward(ctx, features, radius):
         ctx.save_for_backward(features)
         ctx.radius = radius
-        out = torch.empty_like(features[:, :1], memory_format=torch.contiguous_format)
+        out = dispatch.room(features[:, :1].shape)
         size = features.shape[2:]
         with dispatch.compiled():
             for image, total in zip(_planes(features), _planes(out), strict=True):
@@ -167,7 +167,7 @@ class _Degree(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         (features,) = ctx.saved_tensors
-        out = torch.empty_like(features, memory_format=torch.contiguous_format)
+        out = dispatch.room(features.shape)
         with dispatch.compiled():
             for arrays in zip(_planes(gradient), _planes(features), _planes(out), strict=True):
                 cpu.degree_backward(arrays[0][0], arrays[1], *features.shape[2:], ctx.radius, arrays[2])
@@ -181,7 +181,7 @@ class _Weights(torch.autograd.Function):
         features = torch.cat(kernels, dim=1)
         ctx.save_for_backward(left, right, features)
         batch, _, height, width = left.shape
-        out = torch.empty(batch, height, (2 * radius + 1) ** 2, cpu.pitch(width))
+        out = dispatch.room((batch, height, (2 * radius + 1) ** 2, cpu.pitch(width)))
         splits = np.cumsum([0, *ctx.counts])
         with dispatch.compiled():
             for image, *scales, table in zip(*map(_planes, (features, left, right)), out.numpy(), strict=True):
@@ -193,7 +193,7 @@ class _Weights(torch.autograd.Function):
         left, right, features = ctx.saved_tensors
         height, width = left.shape[2:]
         splits = np.cumsum([0, *ctx.counts])
-        outs = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (features, left, right)]
+        outs = [dispatch.room(x.shape) for x in (features, left, right)]
         arrays = [gradient.contiguous().numpy(), *map(_planes, (features, left, right)), *map(_planes, outs)]
         with dispatch.compiled():
             for table, image, *scales, to_features, to_left, to_right in zip(*arrays, strict=True):
@@ -209,7 +209,7 @@ class _Message(torch.autograd.Function):
     def forward(ctx, q, weights, radius):
         ctx.save_for_backward(q, weights)
         ctx.radius = radius
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
+        out = dispatch.room(q.shape)
         with dispatch.compiled():
             for arrays in zip(_planes(q), weights.detach().numpy(), _planes(out), strict=True):
                 cpu.message(*arrays[:2], *q.shape[2:], radius, arrays[2])
@@ -222,11 +222,11 @@ class _Message(torch.autograd.Function):
         to_q = to_weights = None
         with dispatch.compiled():
             if ctx.needs_input_grad[0]:
-                to_q = torch.empty_like(q, memory_format=torch.contiguous_format)
+                to_q = dispatch.room(q.shape)
                 for arrays in zip(_planes(gradient), weights.numpy(), _planes(to_q), strict=True):
                     cpu.message_backward_q(*arrays[:2], *size, arrays[2])
             if ctx.needs_input_grad[1]:
-                to_weights = torch.empty_like(weights)
+                to_weights = dispatch.room(weights.shape)
                 for arrays in zip(_planes(gradient), _planes(q), to_weights.numpy(), strict=True):
                     cpu.message_backward_weights(*arrays[:2], *size, arrays[2])
         return to_q, to_weights, None
