@@ -1,5 +1,7 @@
 """Gaussian filtering over all pairs of pixels by their distance alone, exactly: rows and columns separate."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -35,7 +37,7 @@ def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
     Raises
     ------
     DataError
-        If θ is not positive or `values` is no batch of images.
+        If θ is not positive, `values` no batch of images, or `left` or `right` of another shape or dtype.
     BackendError
         If the backend asked for cannot run the call; the message says why.
 
@@ -44,11 +46,13 @@ def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
     Time grows as B·C·H·W·min(θ, max(H, W)). Source: Krähenbühl and Koltun, arXiv:1210.5644, equation 3, second kernel.
     """
     checks.image("spatial_gaussian, values", values)
-    if not float(theta.detach()) > 0:
-        raise DataError("spatial_gaussian, theta", str(float(theta.detach())), "a positive number of px", "raise theta")
+    if not 0 < float(theta.detach()) < math.inf:
+        found = str(float(theta.detach()))
+        raise DataError("spatial_gaussian, theta", found, "a positive number of px", "give a bandwidth above 0")
     chosen = dispatch.pick("spatial_gaussian", backend, REFUSALS, values)
     ones = torch.ones_like(values[:, :1], memory_format=torch.contiguous_format)
     left, right = (ones if scale is None else scale for scale in (left, right))
+    checks.scales("spatial_gaussian", values, left=left, right=right)
     if left.requires_grad or right.requires_grad:
         return left * spatial_gaussian(right * values, theta, backend=backend)
     if chosen == "cpu":

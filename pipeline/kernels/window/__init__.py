@@ -92,6 +92,8 @@ def weights(kernels, radius, left, right, *, exclude_self=False, backend="auto")
         If the backend asked for cannot run the call; the message says why.
     """
     _check_radius(radius)
+    if not kernels:
+        raise DataError("window", "no kernel", "one or more", "give the features of each")
     for number, features in enumerate(kernels):
         checks.image(f"window, kernel {number}", features)
     named = {f"kernel {number}": features for number, features in enumerate(kernels)}
