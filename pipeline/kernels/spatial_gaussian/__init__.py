@@ -69,20 +69,21 @@ class _SpatialGaussian(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         values, theta, left, right = ctx.saved_tensors
-        rows, cols = _taps(values, theta)
         to_values = to_theta = None
         if ctx.needs_input_grad[0]:
-            to_values = _run(gradient, right, left, rows, cols)
+            to_values = _run(gradient, right, left, *_taps(values, theta))
         if ctx.needs_input_grad[1]:
             # d/dθ of exp(−(r² + c²) / 2 θ²) is (r² + c²) / θ³ times it: a sum of two separable kernels.
+            # The squares make what is far count that does not count in the sum itself.
+            rows, cols = _taps(values, theta, torch.finfo(torch.float32).tiny)
             far_rows, far_cols = (taps * np.arange(taps.size, dtype=np.float32) ** 2 for taps in (rows, cols))
             moved = _run(values, left, right, far_rows, cols) + _run(values, left, right, rows, far_cols)
             to_theta = ((gradient * moved).sum(dtype=torch.float64) / theta.double() ** 3).to(theta)
         return to_values, to_theta, None, None
 
 
-def _taps(values, theta):
-    return tuple(cpu.taps(float(theta), size) for size in values.shape[-2:])
+def _taps(values, theta, *least):
+    return tuple(cpu.taps(float(theta), size, *least) for size in values.shape[-2:])
 
 
 def _run(values, left, right, rows, cols):
