@@ -16,7 +16,9 @@ from pipeline.kernels.permutohedral import build, permutohedral
 from pipeline.kernels.spatial_gaussian import spatial_gaussian
 
 NORMALISATIONS = ("none", "symmetric", "after", "before")
-LEAST = 1e-20  # a pixel without neighbours gets no message, not NaN
+# A pixel whose neighbours weigh less than this in all has none and gets no message: with `exclude_self` the row sum is a
+# difference from 1, of which rounding would leave little.
+LEAST = 1e-4
 
 
 def scales(total, mode):
@@ -24,10 +26,12 @@ def scales(total, mode):
     ones = torch.ones_like(total)
     if mode == "none":
         return ones, ones
-    total = total.clamp_min(LEAST)
+    some = (total > LEAST).to(total)
+    inverse = some / total.clamp_min(LEAST)
     if mode == "symmetric":
-        return total.rsqrt(), total.rsqrt()
-    return (1 / total, ones) if mode == "after" else (ones, 1 / total)
+        root = some * total.clamp_min(LEAST).rsqrt()
+        return root, root
+    return (inverse, ones) if mode == "after" else (ones, inverse)
 
 
 def normalised(kernel, like, mode, exclude_self):

@@ -31,6 +31,15 @@ def one_size(where, **tensors):
             raise DataError(where, f"{name} {first.dtype}, {other} {tensor.dtype}", "one dtype", "convert one")
 
 
+def scales(where, values, **scales):
+    """Refuse factors of pixels that are not (B, 1, H, W), of the dtype of `values` (B, C, H, W)."""
+    expected = (values.shape[0], 1, *values.shape[2:])
+    for name, scale in scales.items():
+        if tuple(scale.shape) != expected or scale.dtype != values.dtype:
+            found = f"{name} {tuple(scale.shape)}, {scale.dtype}"
+            raise DataError(where, found, f"{expected}, {values.dtype}", "give one factor for each pixel")
+
+
 def finite(where, tensor):
     """Refuse a tensor (B, C, H, W) with NaN or infinity; name the first."""
     # One NaN or infinity makes the sum one: a pass that writes nothing.

@@ -219,7 +219,7 @@ def nearest(typing, lanes):
 
 @intrinsic
 def largest(typing, one, other):
-    """Return the larger of each pair."""
+    """Return the larger of each pair; where one is NaN, the second."""
 
     def build(context, builder, signature, arguments):
         return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
@@ -229,12 +229,24 @@ def largest(typing, one, other):
 
 @intrinsic
 def smallest(typing, one, other):
-    """Return the smaller of each pair."""
+    """Return the smaller of each pair; where one is NaN, the second."""
 
     def build(context, builder, signature, arguments):
         return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
 
     return _LANES(one, other), build
+
+
+@intrinsic
+def _unless_below(typing, lanes, border, values):
+    """Return `values`, but 0 where `lanes` are below `border`."""
+
+    def build(context, builder, signature, arguments):
+        lanes, border, values = arguments
+        kept = builder.fcmp_unordered(">=", lanes, border)
+        return builder.select(kept, values, ir.Constant(_VECTOR, [0.0] * WIDTH))
+
+    return _LANES(lanes, border, values), build
 
 
 @intrinsic
@@ -251,12 +263,16 @@ def _power_of_two(typing, lanes):
 
 @njit(inline="always")
 def exp(lanes):
-    """Return e**x within 1.5 units in the last place; x is held to −87.3 ≤ x ≤ 88.3.
+    """Return e**x within 1.5 units in the last place, e**88.3 above 88.3, 0 below −64; NaN stays NaN.
+
+    Numbers near the least that float32 holds make whatever is computed from them a hundred times slower; 0 is at most
+    2e-28 off.
 
     x = n ln 2 + r with |r| ≤ ln 2 / 2; e**r by a polynomial of degree 7, fitted to the least relative error (5e-11
     before rounding); 2**n by writing the exponent.
     """
-    x = smallest(largest(lanes, spread(float32(-87.33654))), spread(float32(88.37626)))
+    least = spread(float32(-64))
+    x = smallest(spread(float32(88.37626)), largest(least, lanes))
     n = nearest(float32(1.44269504) * x)
     # ln 2 in two parts, the first with few digits, so that n times it is exact.
     r = (x - float32(0.693359375) * n) - float32(-2.12194440e-4) * n
@@ -265,4 +281,4 @@ def exp(lanes):
     p = p * r + float32(4.16662944e-2)
     p = p * r + float32(1.66666659e-1)
     p = p * r + float32(0.5)
-    return (p * (r * r) + r + float32(1)) * _power_of_two(n)
+    return _unless_below(lanes, least, (p * (r * r) + r + float32(1)) * _power_of_two(n))

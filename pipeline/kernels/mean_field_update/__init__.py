@@ -47,6 +47,12 @@ def mean_field_update(unary, messages, weights, *, softmax=True, backend="auto")
     checks.image("mean_field_update, unary", unary)
     for number, message in enumerate(messages):
         checks.one_size("mean_field_update", **{"unary": unary, f"message {number}": message})
+        if message.shape != unary.shape:
+            found = f"unary {tuple(unary.shape)} with message {number} {tuple(message.shape)}"
+            raise DataError("mean_field_update", found, "the same classes", "filter q of all classes")
+    if weights.dtype != unary.dtype:
+        found = f"unary {unary.dtype}, weights {weights.dtype}"
+        raise DataError("mean_field_update", found, "one dtype", "convert one")
     if tuple(weights.shape) != (len(messages), unary.shape[1]):
         expected = f"({len(messages)}, {unary.shape[1]}), messages by classes"
         raise DataError("mean_field_update, weights", f"{tuple(weights.shape)}", expected, "give one weight for each")

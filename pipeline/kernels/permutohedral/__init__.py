@@ -10,6 +10,7 @@ from pipeline.kernels.permutohedral import cpu, reference
 
 REFUSALS = {"cpu": dispatch.cpu_refusal}
 MOST_FEATURES = 8
+FURTHEST = 1e5  # beyond it float32 no longer tells where in its simplex a pixel lies
 
 
 class Lattice(NamedTuple):
@@ -38,8 +39,8 @@ def build(features, *, backend="auto"):
     Raises
     ------
     DataError
-        If a feature is not finite, if there are more than eight, or if they span more lattice points than 63 bits can
-        number.
+        If a feature is not finite or beyond ±100,000, if there are more than eight, or if they span more lattice points
+        than 63 bits can number.
     BackendError
         If the backend asked for cannot run the call; the message says why.
 
@@ -53,6 +54,9 @@ def build(features, *, backend="auto"):
     if not 1 <= features.shape[1] <= MOST_FEATURES:
         found = f"{features.shape[1]} features"
         raise DataError("permutohedral", found, f"1 to {MOST_FEATURES}", "use the exact filter, or fewer")
+    if (furthest := float(features.detach().abs().max())) > FURTHEST:
+        found, expected = f"one of size {furthest:.1e}", f"{FURTHEST:.0e} at most"
+        raise DataError("permutohedral, features", found, expected, "divide the features by larger bandwidths")
     if features.requires_grad:
         found = "features that need a gradient"
         raise DataError("permutohedral", found, "fixed ones", "use the exact or the window filter to learn bandwidths")
@@ -92,7 +96,7 @@ def permutohedral(values, lattice, left=None, right=None):
     Raises
     ------
     DataError
-        If the lattice is of another batch or size.
+        If the lattice is of another batch or size, or `left` or `right` of another shape or dtype.
     BackendError
         If the lattice's backend cannot take the values.
 
@@ -111,6 +115,7 @@ def permutohedral(values, lattice, left=None, right=None):
     if lattice.backend != "reference":
         dispatch.pick("permutohedral", lattice.backend, REFUSALS, values)
     left, right = (torch.ones_like(values[:, :1]) if scale is None else scale for scale in (left, right))
+    checks.scales("permutohedral", values, left=left, right=right)
     if left.requires_grad or right.requires_grad:
         return left * permutohedral(right * values, lattice)
     return _Filter.apply(values, lattice, left, right)

@@ -19,7 +19,7 @@ def build(features):
     corners = dimensions + 1
     nearest, rank, weights = _simplices(features)
     # Remainder r of the simplex: every coordinate moves by r, the r largest ranks by d + 1 less.
-    remainders = torch.arange(corners).view(1, corners, 1)
+    remainders = torch.arange(corners, device=features.device).view(1, corners, 1)
     falls = rank[:, None] > dimensions - remainders
     points = nearest[:, None] + remainders - corners * falls.long()
     vertices, cells = torch.unique(points.view(-1, corners), dim=0, return_inverse=True)
@@ -38,7 +38,7 @@ def _simplices(features):
     below, up = (edge(elevated / corners) * corners for edge in (torch.floor, torch.ceil))
     nearest = torch.where(up - elevated < elevated - below, up, below)
     rest = elevated - nearest
-    earlier = torch.ones(corners, corners, dtype=torch.bool).tril(-1)
+    earlier = torch.ones(corners, corners, dtype=torch.bool, device=features.device).tril(-1)
     ahead = (rest[:, None, :] > rest[:, :, None]) | ((rest[:, None, :] == rest[:, :, None]) & earlier)
     rank = ahead.sum(dim=2) + (nearest.sum(dim=1, keepdim=True) / corners).round().long()
     turns = (rank < 0).long() - (rank > dimensions).long()
@@ -53,12 +53,12 @@ def _neighbours(vertices):
     """Return for every vertex (V, d + 1) the next and previous one along each axis."""
     count, corners = vertices.shape
     number = {tuple(point): k for k, point in enumerate(vertices.tolist())}
-    steps = 1 - corners * torch.eye(corners, dtype=torch.long)
+    steps = 1 - corners * torch.eye(corners, dtype=torch.long, device=vertices.device)
     found = [
         [[number.get(tuple(point), count) for point in (vertices + sign * step).tolist()] for sign in (1, -1)]
         for step in steps
     ]
-    return torch.tensor(found).view(corners, 2, count)
+    return torch.tensor(found, device=vertices.device).view(corners, 2, count)
 
 
 def filtered(values, lattice, left, right, transposed):

@@ -1,5 +1,7 @@
 """Gaussian filtering over all pairs of pixels by their distance alone, exactly: rows and columns separate."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -35,7 +37,7 @@ def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
     Raises
     ------
     DataError
-        If θ is not positive or `values` is no batch of images.
+        If θ is not positive, `values` no batch of images, or `left` or `right` of another shape or dtype.
     BackendError
         If the backend asked for cannot run the call; the message says why.
 
@@ -44,10 +46,12 @@ def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
     Time grows as B·C·H·W·min(θ, max(H, W)). Source: Krähenbühl and Koltun, arXiv:1210.5644, equation 3, second kernel.
     """
     checks.image("spatial_gaussian, values", values)
-    if not float(theta.detach()) > 0:
-        raise DataError("spatial_gaussian, theta", str(float(theta.detach())), "a positive number of px", "raise theta")
+    if not 0 < float(theta.detach()) < math.inf:
+        found = str(float(theta.detach()))
+        raise DataError("spatial_gaussian, theta", found, "a positive number of px", "give a bandwidth above 0")
     chosen = dispatch.pick("spatial_gaussian", backend, REFUSALS, values)
     left, right = (torch.ones_like(values[:, :1]) if scale is None else scale for scale in (left, right))
+    checks.scales("spatial_gaussian", values, left=left, right=right)
     if left.requires_grad or right.requires_grad:
         return left * spatial_gaussian(right * values, theta, backend=backend)
     if chosen == "cpu":
@@ -64,20 +68,21 @@ class _SpatialGaussian(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         values, theta, left, right = ctx.saved_tensors
-        rows, cols = _taps(values, theta)
         to_values = to_theta = None
         if ctx.needs_input_grad[0]:
-            to_values = _run(gradient, right, left, rows, cols)
+            to_values = _run(gradient, right, left, *_taps(values, theta))
         if ctx.needs_input_grad[1]:
             # d/dθ of exp(−(r² + c²) / 2 θ²) is (r² + c²) / θ³ times it: a sum of two separable kernels.
+            # The squares make what is far count that does not count in the sum itself.
+            rows, cols = _taps(values, theta, torch.finfo(torch.float32).tiny)
             far_rows, far_cols = (taps * np.arange(taps.size, dtype=np.float32) ** 2 for taps in (rows, cols))
             moved = _run(values, left, right, far_rows, cols) + _run(values, left, right, rows, far_cols)
             to_theta = ((gradient * moved).sum(dtype=torch.float64) / theta.double() ** 3).to(theta)
         return to_values, to_theta, None, None
 
 
-def _taps(values, theta):
-    return tuple(cpu.taps(float(theta), size) for size in values.shape[-2:])
+def _taps(values, theta, *least):
+    return tuple(cpu.taps(float(theta), size, *least) for size in values.shape[-2:])
 
 
 def _run(values, left, right, rows, cols):

@@ -12,9 +12,9 @@ STEP = 4 * WIDTH  # four sums that do not wait for one another
 LEAST = 2.0**-25
 
 
-def taps(theta, size):
-    """Return the weights of distances 0, 1, … as far as they count, float32."""
-    radius = min(size - 1, math.floor(theta * math.sqrt(-2 * math.log(LEAST))))
+def taps(theta, size, least=LEAST):
+    """Return the weights of distances 0, 1, … down to `least`, float32."""
+    radius = min(size - 1, math.floor(theta * math.sqrt(-2 * math.log(least))))
     return np.exp(-0.5 * (np.arange(radius + 1) / theta) ** 2).astype(np.float32)
 
 

@@ -50,7 +50,7 @@ def degree(features, radius, *, backend="auto"):
         If the backend asked for cannot run the call; the message says why.
     """
     checks.image("window, features", features)
-    _check_radius(radius)
+    radius = _within(radius, features)
     if dispatch.pick("window", backend, REFUSALS, features) == "cpu":
         return _Degree.apply(features, radius)
     return reference.degree(features, radius)
@@ -91,7 +91,8 @@ def weights(kernels, radius, left, right, *, exclude_self=False, backend="auto")
     BackendError
         If the backend asked for cannot run the call; the message says why.
     """
-    _check_radius(radius)
+    if not kernels:
+        raise DataError("window", "no kernel", "one or more", "give the features of each")
     for number, features in enumerate(kernels):
         checks.image(f"window, kernel {number}", features)
     named = {f"kernel {number}": features for number, features in enumerate(kernels)}
@@ -99,6 +100,7 @@ def weights(kernels, radius, left, right, *, exclude_self=False, backend="auto")
     if not left.shape[1] == right.shape[1] == len(kernels):
         found = f"{len(kernels)} kernels, left {tuple(left.shape)}, right {tuple(right.shape)}"
         raise DataError("window", found, "one channel of left and right per kernel", "add or drop channels")
+    radius = _within(radius, left)
     batch, _, height, width = left.shape
     chosen = dispatch.pick("window", backend, REFUSALS, *kernels, left, right)
     if chosen == "cpu":
@@ -142,9 +144,11 @@ def message(q, weights):
     return reference.message(q, weights.values, weights.radius)
 
 
-def _check_radius(radius):
+def _within(radius, image):
+    """Return the radius, cut to what reaches all of the image: beyond it there is nothing to weigh or to store."""
     if radius < 0:
         raise DataError("window, radius", str(radius), "0 or more", "pass half of the filter size")
+    return min(radius, max(image.shape[2:]) - 1)
 
 
 def _planes(tensor):

@@ -1,0 +1,136 @@
+"""Every kernel as one function of a backend, tensors and options, and random tensors and options for each.
+
+A `draw` takes a seeded `random.Random` and a shape (B, C, H, W); it returns tensors, float32, and options, both by name.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from pipeline.kernels import blurred_update as blurred
+from pipeline.kernels import permutohedral as lattices
+from pipeline.kernels import window
+from pipeline.kernels.all_pairs import all_pairs as pairs
+from pipeline.kernels.mean_field_update import mean_field_update as update
+from pipeline.kernels.spatial_gaussian import spatial_gaussian as spatial
+
+# H or W of 1, W below, at and above a whole register of eight, one class to more than a register's worth of them.
+SHAPES = ((1, 1, 1, 1), (1, 2, 1, 9), (1, 3, 7, 1), (2, 5, 6, 8), (1, 9, 5, 13), (3, 4, 9, 16), (1, 21, 8, 17))
+MANY_CLASSES = (1, 40, 4, 10)
+
+
+def degree(backend, features, radius):
+    return window.degree(features, radius, backend=backend)
+
+
+def windowed(backend, q, near, around, left, right, radius, exclude_self):
+    both = window.weights([near, around], radius, left, right, exclude_self=exclude_self, backend=backend)
+    return window.message(q, both)
+
+
+def all_pairs(backend, values, features):
+    return pairs(values, features, backend=backend)
+
+
+def lattice(backend, values, features, left, right):
+    return lattices.permutohedral(values, lattices.build(features, backend=backend), left, right)
+
+
+def spatial_gaussian(backend, values, theta, left, right):
+    return spatial(values, theta, left, right, backend=backend)
+
+
+def mean_field_update(backend, unary, weights, **messages):
+    return update(unary, list(messages.values()), weights, backend=backend)
+
+
+def blurred_update(backend, unary, message, factor):
+    return blurred.blurred_update(unary, message, factor, backend=backend)
+
+
+def add_unblurred(backend, unary, message, factor):
+    return blurred.add_unblurred(unary, message, factor, backend=backend)
+
+
+def normal(random, *shape):
+    """Draw normally distributed numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(random.getrandbits(32)))
+
+
+def uniform(random, *shape):
+    """Draw numbers from 0.5 to 1.5, for what is positive."""
+    return 0.5 + torch.rand(shape, generator=torch.Generator().manual_seed(random.getrandbits(32)))
+
+
+def _features(random, shape, most):
+    batch, _, height, width = shape
+    return random.choice([0.3, 1.0, 3.0]) * normal(random, batch, random.randint(1, most), height, width)
+
+
+def _draw_degree(random, shape):
+    return {"features": _features(random, shape, 6)}, {"radius": random.randint(0, 4)}
+
+
+def _draw_windowed(random, shape):
+    batch, _, height, width = shape
+    tensors = {"q": uniform(random, *shape), "near": _features(random, shape, 6), "around": _features(random, shape, 2)}
+    tensors |= {"left": uniform(random, batch, 2, height, width), "right": uniform(random, batch, 2, height, width)}
+    return tensors, {"radius": random.choice([0, 1, 2, 3, 20]), "exclude_self": random.random() < 0.5}
+
+
+def _draw_all_pairs(random, shape):
+    return {"values": uniform(random, *shape), "features": _features(random, shape, 6)}, {}
+
+
+def _draw_lattice(random, shape):
+    batch, _, height, width = shape
+    features = _features(random, shape, 8)
+    while nearest_face(features) < 1e-5:
+        features = _features(random, shape, 8)
+    tensors = {"values": uniform(random, *shape), "features": features}
+    return tensors | {side: uniform(random, batch, 1, height, width) for side in ("left", "right")}, {}
+
+
+def nearest_face(features):
+    """Return the least weight that a pixel gives to a vertex.
+
+    On the face of a simplex rounding decides whether a vertex is touched, with a weight of next to 0. The blur goes
+    through the vertices that are, so results there agree to some 1e-3 only, on every pair of float types.
+    """
+    return min(float(image.weights.min()) for image in lattices.build(features.double(), backend="reference").images)
+
+
+def _draw_spatial(random, shape):
+    batch, _, height, width = shape
+    tensors = {"values": uniform(random, *shape), "theta": torch.tensor(10 ** random.uniform(-0.5, 1.5))}
+    return tensors | {side: uniform(random, batch, 1, height, width) for side in ("left", "right")}, {}
+
+
+def _draw_update(random, shape):
+    count = random.randint(1, 3)
+    tensors = {"unary": 3 * normal(random, *shape), "weights": normal(random, count, shape[1])}
+    return tensors | {f"message_{m}": 3 * normal(random, *shape) for m in range(count)}, {}
+
+
+def _draw_blurred(random, shape):
+    factor = random.choice([1, 2, 3, 4, 5, 30])
+    cells = [-(-size // factor) for size in shape[2:]]
+    return {"unary": 3 * normal(random, *shape), "message": 3 * normal(random, *shape[:2], *cells)}, {"factor": factor}
+
+
+class Kernel(NamedTuple):
+    call: object
+    draw: object
+    still: tuple = ()  # tensors without a gradient
+
+
+KERNELS = {
+    "degree": Kernel(degree, _draw_degree),
+    "windowed": Kernel(windowed, _draw_windowed),
+    "all_pairs": Kernel(all_pairs, _draw_all_pairs),
+    "lattice": Kernel(lattice, _draw_lattice, ("features",)),
+    "spatial_gaussian": Kernel(spatial_gaussian, _draw_spatial),
+    "mean_field_update": Kernel(mean_field_update, _draw_update),
+    "blurred_update": Kernel(blurred_update, _draw_blurred),
+    "add_unblurred": Kernel(add_unblurred, _draw_blurred, ("unary", "message")),
+}
