@@ -16,7 +16,7 @@ from pipeline.kernels.permutohedral import build, permutohedral
 from pipeline.kernels.spatial_gaussian import spatial_gaussian
 
 NORMALISATIONS = ("none", "symmetric", "after", "before")
-# A pixel whose neighbours weigh less than this in all has none and gets no message: with `exclude_self` the row sum is a
+# A pixel whose neighbours weigh less than this in all has none and gets no message: with `exclude_self` the sum is a
 # difference from 1, of which rounding would leave little.
 LEAST = 1e-4
 
@@ -66,6 +66,14 @@ def lattice(features, mode, exclude_self):
     """Filter over all pairs of pixels by `features` (B, F, H, W), approximately; no gradient to the features."""
     places = build(features)
     return normalised(lambda q, left, right: permutohedral(q, places, left, right), features, mode, exclude_self)
+
+
+def placed(features, mode):
+    """Return what `lattice` filters with, for `lattice_mean_field`: the lattice, left and right."""
+    places = build(features)
+    if mode == "none":
+        return places, *scales(features[:, :1], mode)
+    return places, *scales(permutohedral(torch.ones_like(features[:, :1]), places), mode)
 
 
 def exact(features, mode, exclude_self):

@@ -57,6 +57,18 @@ def _spread(builder, vector, number):
 
 
 @intrinsic
+def at(typing, array, index):
+    """Read one element by its place in memory: without the look for a negative index that Numba takes."""
+
+    def build(context, builder, signature, arguments):
+        array_type = signature.args[0]
+        data = context.make_array(array_type)(context, builder, arguments[0]).data
+        return context.unpack_value(builder, array_type.dtype, builder.gep(data, [arguments[1]]))
+
+    return array.dtype(array, types.intp), build
+
+
+@intrinsic
 def load(typing, array, index):
     """Read eight neighbouring elements of a float32 array."""
 
@@ -153,19 +165,61 @@ def inside(typing, lanes, first, stop):
     return _LANES(lanes, types.intp, types.intp), build
 
 
+def _folded(builder, lanes, combine):
+    """Combine the eight into one, half with half: always in the same order."""
+    width = WIDTH
+    while width > 1:
+        width //= 2
+        turned = ir.Constant(_INTS, [(i + width) % WIDTH for i in range(WIDTH)])
+        lanes = combine(lanes, builder.shuffle_vector(lanes, ir.Constant(_VECTOR, ir.Undefined), turned))
+    return builder.extract_element(lanes, ir.Constant(_INT, 0))
+
+
 @intrinsic
 def total(typing, lanes):
-    """Return the sum of the eight, a float32; always added in the same order."""
+    """Return the sum of the eight, a float32."""
 
     def build(context, builder, signature, arguments):
-        lanes, width = arguments[0], WIDTH
-        while width > 1:
-            width //= 2
-            turned = ir.Constant(_INTS, [(i + width) % WIDTH for i in range(WIDTH)])
-            lanes = builder.fadd(lanes, builder.shuffle_vector(lanes, ir.Constant(_VECTOR, ir.Undefined), turned))
-        return builder.extract_element(lanes, ir.Constant(_INT, 0))
+        return _folded(builder, arguments[0], builder.fadd)
 
     return types.float32(lanes), build
+
+
+@intrinsic
+def most(typing, lanes):
+    """Return the largest of the eight, a float32."""
+
+    def build(context, builder, signature, arguments):
+        def larger(one, other):
+            return builder.select(builder.fcmp_ordered(">", one, other), one, other)
+
+        return _folded(builder, arguments[0], larger)
+
+    return types.float32(lanes), build
+
+
+@intrinsic
+def transposed(typing, a, b, c, d, e, f, g, h):
+    """Turn eight times eight: return the first of each, the second of each, …"""
+
+    def build(context, builder, signature, rows):
+        # Three rounds, each pairing lanes whose distance is half of the round before.
+        def pick(one, other, numbers):
+            return builder.shuffle_vector(one, other, ir.Constant(_INTS, numbers))
+
+        for apart in (4, 2, 1):
+            low = [i + j + (WIDTH if half else 0) for i in range(0, WIDTH, 2 * apart) for half in (0, 1)
+                   for j in range(apart)]  # fmt: skip
+            high = [number + apart for number in low]
+            turned = list(rows)
+            for first in range(0, WIDTH, 2 * apart):
+                for row in range(first, first + apart):
+                    turned[row] = pick(rows[row], rows[row + apart], low)
+                    turned[row + apart] = pick(rows[row], rows[row + apart], high)
+            rows = turned
+        return context.make_tuple(builder, signature.return_type, rows)
+
+    return types.UniTuple(_LANES, WIDTH)(a, b, c, d, e, f, g, h), build
 
 
 def _elementwise(instruction):
@@ -207,7 +261,7 @@ for _operation, _instruction in (
 
 
 @intrinsic
-def nearest(typing, lanes):
+def nearest_whole(typing, lanes):
     """Round to whole numbers."""
 
     def build(context, builder, signature, arguments):
@@ -235,6 +289,17 @@ def smallest(typing, one, other):
         return builder.select(builder.fcmp_ordered("<", *arguments), *arguments)
 
     return _LANES(one, other), build
+
+
+@intrinsic
+def pick(typing, one, other, if_less, if_not):
+    """Return lanes of `if_less` where `one` is less than `other`, of `if_not` elsewhere."""
+
+    def build(context, builder, signature, arguments):
+        one, other, if_less, if_not = arguments
+        return builder.select(builder.fcmp_ordered("<", one, other), if_less, if_not)
+
+    return _LANES(one, other, if_less, if_not), build
 
 
 @intrinsic
@@ -273,7 +338,7 @@ def exp(lanes):
     """
     least = spread(float32(-64))
     x = smallest(spread(float32(88.37626)), largest(least, lanes))
-    n = nearest(float32(1.44269504) * x)
+    n = nearest_whole(float32(1.44269504) * x)
     # ln 2 in two parts, the first with few digits, so that n times it is exact.
     r = (x - float32(0.693359375) * n) - float32(-2.12194440e-4) * n
     p = float32(1.9790298e-4) * r + float32(1.39447036e-3)

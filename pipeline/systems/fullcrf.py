@@ -5,10 +5,13 @@ Energy of labels x, in the notation of docs/systems/fullcrf.md::
     E(x) = Σ_i −log p_i(x_i) / temperature + Σ_{i<j} [x_i ≠ x_j] (w₁ k_appearance + w₂ k_smoothness)
 """
 
+import torch
+
 from pipeline.algorithms import gaussian_filters, refiners
 from pipeline.algorithms.gaussian_crf import GaussianCRF
 from pipeline.algorithms.mean_field import mean_field
 from pipeline.core.errors import SettingsError
+from pipeline.kernels.lattice_mean_field import lattice_mean_field
 
 
 class FullCRF(GaussianCRF):
@@ -20,6 +23,13 @@ class FullCRF(GaussianCRF):
 
     def scores(self, unary, appearance, smoothness, trace=None):
         """Return the scores (B, C, H, W); `trace`, a list, gets the energies of every iteration."""
+        if self._in_one_call() and trace is None:
+            both = [
+                gaussian_filters.placed(features, self.settings.normalisation) for features in (appearance, smoothness)
+            ]
+            lattices, lefts, rights = zip(*both, strict=True)
+            weights = self.weights(unary.shape[1])
+            return lattice_mean_field(unary, lattices, lefts, rights, weights, self.settings.iterations)
         how = self.settings.normalisation, self.settings.exclude_self
         if self.settings.filter == "lattice":
             near = gaussian_filters.lattice(appearance.detach(), *how)
@@ -40,6 +50,12 @@ class FullCRF(GaussianCRF):
             tolerance=self.settings.tolerance,
             trace=trace,
         )
+
+    def _in_one_call(self):
+        """Whether `lattice_mean_field` can do it: two lattices, every iteration run, nothing to learn from it."""
+        chosen = self.settings
+        plain = chosen.tolerance == 0 and not chosen.exclude_self and not torch.is_grad_enabled()
+        return plain and chosen.filter == chosen.smoothness == "lattice"
 
 
 def _check(settings):

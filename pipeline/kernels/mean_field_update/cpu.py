@@ -1,37 +1,51 @@
-"""The fast CPU path, in Numba: eight neighbouring pixels at a time, one pass over memory."""
+"""The fast CPU path, in Numba: one pass over memory, a stretch of neighbouring pixels at a time."""
 
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, read, spread, store, write
+from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, read, store, write
 
-TILES = 64  # of eight pixels: what one thread takes at a time
+STRETCH = 16 * WIDTH  # pixels: long enough to read memory in order, short enough for the cache
 
 
 @njit(parallel=True, **OPTIONS)
 def mean_field_update(unary, messages, weights, softmax, out):
     """unary and out (C, N), messages a tuple of M such (of one where M is 0), weights (M, C)."""
     classes, pixels = unary.shape
-    for chunk in prange((pixels + TILES * WIDTH - 1) // (TILES * WIDTH)):
-        scores = np.empty((classes, WIDTH), np.float32)
-        for here in range(chunk * TILES * WIDTH, min((chunk + 1) * TILES * WIDTH, pixels), WIDTH):
-            size = min(WIDTH, pixels - here)
-            most = spread(float32(-3e38))
-            for label in range(classes):
+    for stretch in prange((pixels + STRETCH - 1) // STRETCH):
+        scores = np.empty((classes, STRETCH), np.float32)
+        most = np.full(STRETCH, -3e38, np.float32)
+        first = stretch * STRETCH
+        stop = min(first + STRETCH, pixels)
+        for label in range(classes):
+            for here in range(first, stop, WIDTH):
+                size, lane = min(WIDTH, pixels - here), here - first
                 score = read(unary, label * pixels + here, size)
                 for m in range(weights.shape[0]):
                     score += weights[m, label] * read(messages[m], label * pixels + here, size)
-                most = largest(most, score)
-                store(scores, label * WIDTH, score)
-                if not softmax:
+                if softmax:
+                    store(most, lane, largest(load(most, lane), score))
+                    store(scores, label * STRETCH + lane, score)
+                else:
                     write(out, label * pixels + here, score, size)
-            if not softmax:
-                continue
-            total = spread(float32(0))
-            for label in range(classes):
-                power = exp(load(scores, label * WIDTH) - most)
-                total += power
-                store(scores, label * WIDTH, power)
-            share = float32(1) / total
-            for label in range(classes):
-                write(out, label * pixels + here, share * load(scores, label * WIDTH), size)
+        if softmax:
+            _normalise(scores, most, first, out)
+
+
+@njit(inline="always")
+def _normalise(scores, most, first, out):
+    """Write the softmax of scores (C, STRETCH) to the pixels of `out` (C, N) from `first` on."""
+    classes, pixels = out.shape
+    total = np.zeros(STRETCH, np.float32)
+    for label in range(classes):
+        for lane in range(0, STRETCH, WIDTH):
+            power = exp(load(scores, label * STRETCH + lane) - load(most, lane))
+            store(scores, label * STRETCH + lane, power)
+            store(total, lane, load(total, lane) + power)
+    for lane in range(0, STRETCH, WIDTH):
+        store(total, lane, float32(1) / load(total, lane))
+    for label in range(classes):
+        for here in range(first, min(first + STRETCH, pixels), WIDTH):
+            lane = here - first
+            share = load(total, lane) * load(scores, label * STRETCH + lane)
+            write(out, label * pixels + here, share, min(WIDTH, pixels - here))

@@ -64,7 +64,7 @@ def build(features, *, backend="auto"):
     planes = features.flatten(2)
     if chosen == "cpu":
         with dispatch.compiled():
-            images = tuple(cpu.build(image) for image in planes.contiguous().numpy())
+            images = tuple(cpu.build(image, features.shape[3]) for image in planes.contiguous().numpy())
     else:
         images = tuple(reference.build(image.T) for image in planes)
     return Lattice(images, (features.shape[0], *features.shape[2:]), chosen)
@@ -141,7 +141,7 @@ def _filtered(values, lattice, left, right, transposed):
         planes, filtered = (x.detach().contiguous().view(batch, classes, -1).numpy() for x in (values, out))
         with dispatch.compiled():
             for image in zip(planes, lattice.images, left.numpy(), right.numpy(), filtered, strict=True):
-                cpu.filtered(*image[:4], transposed, image[4])
+                cpu.filtered(image[0], values.shape[3], *image[1:4], transposed, image[4])
         return out
     images = zip(values.reshape(batch, classes, -1).mT, lattice.images, left, right, strict=True)
     return torch.stack([reference.filtered(*image, transposed) for image in images]).mT.reshape(values.shape)

@@ -1,8 +1,10 @@
 """The fast CPU path, in Numba.
 
-Pixels are cut into bands; each band numbers the vertices it touches by itself, so that its table of values stays in the
-processor's cache and bands run in parallel without sharing a cell. A second numbering joins the bands. Bands depend on
-the image's size alone: results do not depend on the number of threads.
+The image is cut into blocks; each numbers the vertices it touches by itself, so that its table of values stays in the
+processor's cache and blocks run in parallel without sharing a cell. A second numbering joins the blocks. Blocks depend
+on the image's size alone: results do not depend on the number of threads.
+
+What is kept per pixel lies in memory block by block, and within a block row by row.
 """
 
 from typing import NamedTuple
@@ -11,44 +13,51 @@ import numpy as np
 from numba import float32, njit, prange
 
 from pipeline.core.errors import DataError
-from pipeline.kernels.simd import OPTIONS, WIDTH, load, spread, store
+from pipeline.kernels.simd import OPTIONS, WIDTH, at, load, nearest_whole, pick, read, spread, store, transposed, write
 
-# Vertices of one band are numbered in 16 bits.
-MOST_IN_BAND = 1 << 16
-LEAST_BAND = 1024
-MOST_BANDS = 16
-TILE = 64  # pixels whose values are turned from one plane per class to one row per pixel at a time
+# Rows and columns of a block. Its vertices, up to nine a pixel, are numbered in 16 bits. One row of a block is what is
+# turned from one plane per class to one row of classes per pixel at a time.
+SIDE = 64
 EMPTY = np.int64(-1)
 # Odd, from the golden ratio: a multiplication spreads neighbouring keys over the table.
 SPREAD = np.int64(-7046029254386353131)
 
 
 class Lattice(NamedTuple):
-    """One image's lattice; N pixels, d features, V vertices, E of them counted once per band."""
+    """One image's lattice; N pixels, d features, V vertices, E of them counted once per block."""
 
-    cells: np.ndarray  # (N, d + 1) uint16: the pixel's vertices, numbered within its band
+    cells: np.ndarray  # (N, d + 1) uint16: the pixel's vertices, numbered within its block
     weights: np.ndarray  # (N, d + 1) float32: its barycentric coordinates, which sum to 1
-    band_starts: np.ndarray  # (bands + 1,) int64: first pixel of each band
-    first_entries: np.ndarray  # (bands + 1,) int64: first entry of each band
+    blocks: np.ndarray  # (blocks, 5) int64: first pixel, first and last row, first and last column, the last excluded
+    first_entries: np.ndarray  # (blocks + 1,) int64: first entry of each block
     vertices: np.ndarray  # (E,) int32: the entry's vertex
     starts: np.ndarray  # (V + 1,) int64: where the vertex's entries begin in `entries`
-    entries: np.ndarray  # (E,) int32: entries by vertex, then by band
+    entries: np.ndarray  # (E,) int32: entries by vertex, then by block
     neighbours: np.ndarray  # (V, d + 1, 2) int32: next and previous vertex along each axis; V where there is none
 
 
-def build(features):
-    """Place the pixels of one image: `features` (d, N) float32, contiguous."""
+def build(features, width):
+    """Place the pixels of one image: `features` (d, N) float32, contiguous, of an image so many columns wide."""
     dimensions, pixels = features.shape
     scales, strides, lowest = _numbering(features)
-    size = min(MOST_IN_BAND // (dimensions + 1), max(LEAST_BAND, -(-pixels // MOST_BANDS)))
-    band_starts = np.append(np.arange(0, pixels, size), pixels)
+    blocks = _blocks(pixels // width, width)
     cells = np.empty((pixels, dimensions + 1), np.uint16)
     weights = np.empty((pixels, dimensions + 1), np.float32)
-    keys = np.empty(pixels * (dimensions + 1), np.int64)  # each band fills the start of its part
-    counts = _place(features, scales, strides, lowest, band_starts, cells, weights, keys)
+    keys = np.empty(pixels * (dimensions + 1), np.int64)  # each block fills the start of its part
+    counts = _place(features, width, scales, strides, lowest, blocks, cells, weights, keys)
     first_entries = np.concatenate([[0], np.cumsum(counts)])
-    vertices, starts, entries, neighbours = _join(keys, band_starts, first_entries, strides)
-    return Lattice(cells, weights, band_starts, first_entries, vertices, starts, entries, neighbours)
+    vertices, starts, entries, neighbours = _join(keys, blocks, first_entries, strides)
+    return Lattice(cells, weights, blocks, first_entries, vertices, starts, entries, neighbours)
+
+
+def _blocks(height, width):
+    found, first = [], 0
+    for row in range(0, height, SIDE):
+        for col in range(0, width, SIDE):
+            last_row, last_col = min(row + SIDE, height), min(col + SIDE, width)
+            found.append((first, row, last_row, col, last_col))
+            first += (last_row - row) * (last_col - col)
+    return np.array(found)
 
 
 def _numbering(features):
@@ -93,112 +102,115 @@ def _extremes(features):
 
 
 @njit(parallel=True, **OPTIONS)
-def _place(features, scales, strides, lowest, band_starts, cells, weights, keys):
-    """Find every pixel's simplex; return how many vertices each band touches."""
-    bands = band_starts.size - 1
-    counts = np.empty(bands, np.int64)
-    for band in prange(bands):
-        counts[band] = _place_band(
-            features, scales, strides, lowest, band_starts[band], band_starts[band + 1], cells, weights, keys
-        )
+def _place(features, width, scales, strides, lowest, blocks, cells, weights, keys):
+    """Find every pixel's simplex; return how many vertices each block touches."""
+    counts = np.empty(blocks.shape[0], np.int64)
+    for number in prange(blocks.shape[0]):
+        counts[number] = _place_block(features, width, scales, strides, lowest, blocks[number], cells, weights, keys)
     return counts
 
 
 @njit(**OPTIONS)
-def _place_band(features, scales, strides, lowest, start, stop, cells, weights, keys):
+def _place_block(features, width, scales, strides, lowest, block, cells, weights, keys):
+    start, first_row, last_row, first_col, last_col = block
+    size = last_col - first_col
     dimensions = features.shape[0]
     corners = dimensions + 1
-    elevated = np.empty((corners, TILE), np.float32)
-    nearest = np.empty((corners, TILE), np.float32)
-    rank = np.empty((corners, TILE), np.int32)
-    sorted_part = np.empty(corners, np.float32)
-    sorted_stride = np.empty(corners, np.int64)
-    last_key = np.full(corners, EMPTY)
-    last_cell = np.zeros(corners, np.uint16)
-    all_strides = np.int64(0)
+    part = np.empty((corners, SIDE), np.float32)
+    axes, nearest = np.empty((corners, SIDE), np.float32), np.empty((corners, SIDE), np.float32)
     offset = np.int64(0)
     for axis in range(dimensions):
-        all_strides += strides[axis]
         offset += strides[axis] * lowest[axis]
-    capacity = 1 << 12
-    table_keys = np.full(capacity, EMPTY)
-    table_cells = np.empty(capacity, np.uint16)
+    # From one corner of a simplex to the next all coordinates rise by 1, but for one that falls by d.
+    steps = strides.sum() - corners * strides
+    table_keys, table_cells = np.full(1 << 10, EMPTY), np.empty(1 << 10, np.uint16)
     first_key = start * corners
     count = 0
-    for first in range(start, stop, TILE):
-        size = min(TILE, stop - first)
-        _embed(features, scales, first, size, elevated, nearest, rank)
+    for row in range(first_row, last_row):
+        _embed(features, scales, row * width + first_col, size, nearest, part, axes)
         for lane in range(size):
-            pixel = first + lane
+            pixel = start + (row - first_row) * size + lane
             key = -offset
-            for axis in range(corners):
-                place = rank[axis, lane]
-                sorted_part[place] = (elevated[axis, lane] - nearest[axis, lane]) / float32(corners)
-                sorted_stride[place] = strides[axis]
+            for axis in range(dimensions):
                 key += strides[axis] * np.int64(nearest[axis, lane])
+            if 2 * (count + corners) > table_keys.size:
+                table_keys, table_cells = _grow(table_keys, table_cells)
+            weights[pixel, 0] = part[dimensions, lane] + (float32(1) - part[0, lane])
+            for corner in range(1, corners):
+                weights[pixel, corner] = part[dimensions - corner, lane] - part[corners - corner, lane]
             for corner in range(corners):
-                if corner == 0:
-                    weights[pixel, 0] = sorted_part[dimensions] + (float32(1) - sorted_part[0])
-                else:
-                    weights[pixel, corner] = sorted_part[dimensions - corner] - sorted_part[corners - corner]
-                # Neighbouring pixels mostly lie in one simplex.
-                if key != last_key[corner]:
-                    if 2 * count >= capacity:
-                        capacity *= 2
-                        table_keys, table_cells = _grow(table_keys, table_cells, capacity)
-                    slot = _slot(table_keys, key)
-                    if table_keys[slot] == EMPTY:
-                        table_keys[slot] = key
-                        table_cells[slot] = count
-                        keys[first_key + count] = key
-                        count += 1
-                    last_key[corner] = key
-                    last_cell[corner] = table_cells[slot]
-                cells[pixel, corner] = last_cell[corner]
-                key += all_strides - corners * sorted_stride[dimensions - corner]
+                slot = _slot(table_keys, key)
+                if table_keys[slot] == EMPTY:
+                    table_keys[slot] = key
+                    table_cells[slot] = count
+                    keys[first_key + count] = key
+                    count += 1
+                cells[pixel, corner] = table_cells[slot]
+                key += steps[int(axes[dimensions - corner, lane])]
     return count
 
 
 @njit(**OPTIONS)
-def _embed(features, scales, first, size, elevated, nearest, rank):
-    """Elevate a tile of pixels onto the plane Σ = 0; find the nearest remainder-0 point and rank what is left."""
-    dimensions = features.shape[0]
+def _embed(features, scales, first, size, nearest, part, axes):
+    """Elevate some pixels onto the plane Σ = 0 and find the simplex of each.
+
+    Writes the nearest remainder-0 point to nearest (d + 1, SIDE); what lies between it and the pixel, in steps of d + 1
+    and falling order, to part; and to axes which coordinate each of these is.
+    """
+    dimensions, pixels = features.shape
     corners = dimensions + 1
-    elevated[0, :size] = 0
-    for axis in range(dimensions, 0, -1):
-        for lane in range(size):
-            scaled = features[axis - 1, first + lane] * scales[axis - 1]
-            elevated[axis, lane] = elevated[0, lane] - float32(axis) * scaled
-            elevated[0, lane] += scaled
-    step = float32(corners)
-    for axis in range(corners):
-        for lane in range(size):
-            below = np.floor(elevated[axis, lane] / step) * step
-            up = np.ceil(elevated[axis, lane] / step) * step
-            nearest[axis, lane] = up if up - elevated[axis, lane] < elevated[axis, lane] - below else below
-            rank[axis, lane] = 0
-    for axis in range(corners):
-        for other in range(axis + 1, corners):
-            for lane in range(size):
-                less = elevated[axis, lane] - nearest[axis, lane] < elevated[other, lane] - nearest[other, lane]
-                rank[axis, lane] += np.int32(less)
-                rank[other, lane] += np.int32(not less)
-    # Where the nearest point lies off the plane, the coordinates furthest in that direction move by one step.
-    for lane in range(size):
-        excess = float32(0)
-        for axis in range(corners):
-            excess += nearest[axis, lane]
-        excess = np.int32(np.rint(excess / step))
-        if excess != 0:
-            for axis in range(corners):
-                place = rank[axis, lane] + excess
-                if place < 0:
-                    place += corners
-                    nearest[axis, lane] += step
-                elif place > dimensions:
-                    place -= corners
-                    nearest[axis, lane] -= step
-                rank[axis, lane] = place
+    step, share = float32(corners), float32(1) / float32(corners)
+    for lane in range(0, size, WIDTH):
+        above = spread(float32(0))
+        for axis in range(dimensions, -1, -1):
+            elevated = above
+            if axis > 0:
+                feature = read(features, (axis - 1) * pixels + first + lane, size - lane)
+                scaled = scales[axis - 1] * feature
+                elevated = above - float32(axis) * scaled
+                above += scaled
+            turns = nearest_whole(share * elevated)
+            store(nearest, axis * SIDE + lane, step * turns)
+            store(part, axis * SIDE + lane, share * (elevated - step * turns))
+            store(axes, axis * SIDE + lane, spread(float32(axis)))
+        # Each round the least of what is left goes to its end; equal ones keep their order.
+        for last in range(dimensions, 0, -1):
+            for place in range(lane, lane + last * SIDE, SIDE):
+                one, other = load(part, place), load(part, place + SIDE)
+                axis, next_axis = load(axes, place), load(axes, place + SIDE)
+                store(part, place, pick(one, other, other, one))
+                store(part, place + SIDE, pick(one, other, one, other))
+                store(axes, place, pick(one, other, next_axis, axis))
+                store(axes, place + SIDE, pick(one, other, axis, next_axis))
+        for one_lane in range(lane, min(lane + WIDTH, size)):
+            _onto_plane(nearest, part, axes, one_lane)
+
+
+@njit(inline="always")
+def _onto_plane(nearest, part, axes, lane):
+    """Where the nearest point lies off the plane, move its coordinates that are furthest the other way by one step.
+
+    In the order the last become first, or the first last.
+    """
+    dimensions = part.shape[0] - 1
+    step = float32(dimensions + 1)
+    excess = float32(0)
+    for axis in range(dimensions + 1):
+        excess += nearest[axis, lane]
+    while excess > 0:
+        moved, axis = part[dimensions, lane] + float32(1), axes[dimensions, lane]
+        for place in range(dimensions, 0, -1):
+            part[place, lane], axes[place, lane] = part[place - 1, lane], axes[place - 1, lane]
+        part[0, lane], axes[0, lane] = moved, axis
+        nearest[int(axis), lane] -= step
+        excess -= step
+    while excess < 0:
+        moved, axis = part[0, lane] - float32(1), axes[0, lane]
+        for place in range(dimensions):
+            part[place, lane], axes[place, lane] = part[place + 1, lane], axes[place + 1, lane]
+        part[dimensions, lane], axes[dimensions, lane] = moved, axis
+        nearest[int(axis), lane] += step
+        excess += step
 
 
 @njit(inline="always")
@@ -212,9 +224,8 @@ def _slot(table, key):
 
 
 @njit(**OPTIONS)
-def _grow(keys, cells, capacity):
-    new_keys = np.full(capacity, EMPTY)
-    new_cells = np.empty(capacity, np.uint16)
+def _grow(keys, cells):
+    new_keys, new_cells = np.full(2 * keys.size, EMPTY), np.empty(2 * keys.size, np.uint16)
     for old in range(keys.size):
         if keys[old] != EMPTY:
             slot = _slot(new_keys, keys[old])
@@ -223,14 +234,14 @@ def _grow(keys, cells, capacity):
     return new_keys, new_cells
 
 
-def _join(keys, band_starts, first_entries, strides):
-    """Number vertices over all bands and find each one's neighbours."""
+def _join(keys, blocks, first_entries, strides):
+    """Number vertices over all blocks and find each one's neighbours."""
     total = int(first_entries[-1])
     capacity = 1 << max(4, (2 * total - 1).bit_length())
     table_keys, table_vertices = np.full(capacity, EMPTY), np.empty(capacity, np.int32)
     vertices, vertex_keys = np.empty(total, np.int32), np.empty(total, np.int64)
     corners = strides.size
-    count = _number(keys, band_starts * corners, first_entries, table_keys, table_vertices, vertices, vertex_keys)
+    count = _number(keys, blocks[:, 0] * corners, first_entries, table_keys, table_vertices, vertices, vertex_keys)
     starts = np.concatenate([[0], np.cumsum(np.bincount(vertices, minlength=count))])
     entries = np.argsort(vertices, kind="stable").astype(np.int32)
     neighbours = np.full((count, corners, 2), count, np.int32)
@@ -242,9 +253,9 @@ def _join(keys, band_starts, first_entries, strides):
 @njit(**OPTIONS)
 def _number(keys, first_keys, first_entries, table_keys, table_vertices, vertices, vertex_keys):
     count = 0
-    for band in range(first_entries.size - 1):
-        shift = first_keys[band] - first_entries[band]
-        for entry in range(first_entries[band], first_entries[band + 1]):
+    for block in range(first_entries.size - 1):
+        shift = first_keys[block] - first_entries[block]
+        for entry in range(first_entries[block], first_entries[block + 1]):
             key = keys[entry + shift]
             slot = _slot(table_keys, key)
             if table_keys[slot] == EMPTY:
@@ -268,51 +279,136 @@ def _meet(keys, steps, table_keys, table_vertices, neighbours):
                 neighbours[other, axis, 1] = vertex
 
 
-def filtered(values, lattice, left, right, transposed, out):
-    """Splat, blur and slice `values` (C, N) into `out` (C, N), both float32 and contiguous.
+def filtered(values, width, lattice, left, right, transposed, out):
+    """Splat, blur and slice `values` (C, N), `width` columns wide, into `out` (C, N), both float32 and contiguous.
 
     `right` and `left` (N,) float32 multiply what is splatted and what is sliced.
     """
     # Vertices hold their classes side by side, filled up to whole registers.
-    width = -(-values.shape[0] // WIDTH) * WIDTH
-    vertices = lattice.starts.size - 1
-    own = np.empty((lattice.entries.size, width), np.float32)
-    now = np.zeros((vertices + 1, width), np.float32)  # the last row is the neighbour that is not there
-    then = np.zeros_like(now)
-    _splat(values, right, lattice.cells, lattice.weights, lattice.band_starts, lattice.first_entries, own)
+    row = -(-values.shape[0] // WIDTH) * WIDTH
+    own = np.empty((lattice.entries.size, row), np.float32)
+    vertices = np.zeros((2, lattice.starts.size, row), np.float32)
+    cells, weights, blocks, first_entries = lattice[:4]
+    _splat(values, width, right, cells, weights, blocks, first_entries, own)
+    blurred = blur(own, lattice, vertices, transposed)[0]
+    left = left * gain(lattice)
+    _slice(blurred, width, left, cells, weights, blocks, first_entries, lattice.vertices, out)
+
+
+def gain(lattice):
+    """Return what scales the sums so that they are nearly those of a unit Gaussian."""
+    return np.float32(1 / (1 + 2.0 ** (1 - lattice.cells.shape[1])))
+
+
+def blur(own, lattice, vertices, transposed=False):
+    """Join the blocks' sums (E, row) and blur them along every axis.
+
+    `vertices` (2, V + 1, row) is room to work in, whose last row, the neighbour that is not there, holds 0; it is
+    returned with the result first.
+    """
+    now, then = vertices
     _gather(own, lattice.starts, lattice.entries, now)
-    corners = lattice.cells.shape[1]
-    for axis in reversed(range(corners)) if transposed else range(corners):
+    axes = range(lattice.cells.shape[1])
+    for axis in reversed(axes) if transposed else axes:
         _blur(now, lattice.neighbours, axis, then)
         now, then = then, now
-    left = left * np.float32(1 / (1 + 2.0 ** (1 - corners)))
-    _slice(now, left, lattice.cells, lattice.weights, lattice.band_starts, lattice.first_entries, lattice.vertices, out)
+    return now, then
+
+
+@njit(inline="always")
+def _plane(values, label, there, size, fill):
+    """Read eight pixels of one class; of a class that is not there, `fill`."""
+    classes, pixels = values.shape
+    if label < classes:
+        return read(values, label * pixels + there, size)
+    return spread(float32(fill))
+
+
+@njit(inline="always")
+def to_rows(values, there, size, rows, fill):
+    """Write some neighbouring pixels of values (C, N), from `there` on, to rows (SIDE, ·): a row of classes a pixel.
+
+    What fills up the rows is `fill`.
+    """
+    row = rows.shape[1]
+    for lane in range(0, size, WIDTH):
+        for label in range(0, row, WIDTH):
+            a = _plane(values, label, there + lane, size - lane, fill)
+            b = _plane(values, label + 1, there + lane, size - lane, fill)
+            c = _plane(values, label + 2, there + lane, size - lane, fill)
+            d = _plane(values, label + 3, there + lane, size - lane, fill)
+            e = _plane(values, label + 4, there + lane, size - lane, fill)
+            f = _plane(values, label + 5, there + lane, size - lane, fill)
+            g = _plane(values, label + 6, there + lane, size - lane, fill)
+            h = _plane(values, label + 7, there + lane, size - lane, fill)
+            turned = transposed(a, b, c, d, e, f, g, h)
+            for k in range(WIDTH):
+                store(rows, (lane + k) * row + label, turned[k])
+
+
+@njit(inline="always")
+def to_planes(rows, there, size, out):
+    """Write rows (SIDE, ·) to some neighbouring pixels of out (C, N), from `there` on."""
+    (classes, pixels), row = out.shape, rows.shape[1]
+    for lane in range(0, size, WIDTH):
+        for label in range(0, classes, WIDTH):
+            here = lane * row + label
+            turned = transposed(
+                load(rows, here), load(rows, here + row), load(rows, here + 2 * row), load(rows, here + 3 * row),
+                load(rows, here + 4 * row), load(rows, here + 5 * row), load(rows, here + 6 * row),
+                load(rows, here + 7 * row),
+            )  # fmt: skip
+            for k in range(min(WIDTH, classes - label)):
+                write(out, (label + k) * pixels + there + lane, turned[k], size - lane)
+
+
+@njit(inline="always")
+def splat(sent, lane, share, own, cells, weights, pixel, base):
+    """Add `share` of row `lane` of `sent` to the vertices around a pixel, those of its block from `base` on."""
+    row, corners = own.shape[1], cells.shape[1]
+    for corner in range(pixel * corners, pixel * corners + corners):
+        weight = share * at(weights, corner)
+        there = (base + np.int64(at(cells, corner))) * row
+        for block in range(0, row, WIDTH):
+            store(own, there + block, load(own, there + block) + weight * load(sent, lane * row + block))
+
+
+@njit(inline="always")
+def sliced(own, cells, weights, pixel, block):
+    """Return eight classes of what the vertices around a pixel hold, those of its block side by side in `own`."""
+    row, corners = own.shape[1], cells.shape[1]
+    total = spread(float32(0))
+    for corner in range(pixel * corners, pixel * corners + corners):
+        total += at(weights, corner) * load(own, np.int64(at(cells, corner)) * row + block)
+    return total
+
+
+@njit(inline="always")
+def side_by_side(values, vertices, first, stop):
+    """Return the rows of a block's vertices, copied together."""
+    own = np.empty((stop - first, values.shape[1]), np.float32)
+    for entry in range(stop - first):
+        own[entry] = values[vertices[first + entry]]
+    return own
 
 
 @njit(parallel=True, **OPTIONS)
-def _splat(values, right, cells, weights, band_starts, first_entries, own):
-    classes, corners, width = values.shape[0], cells.shape[1], own.shape[1]
-    for band in prange(band_starts.size - 1):
-        base = first_entries[band]
-        own[base : first_entries[band + 1]] = 0
-        sent = np.zeros((TILE, width), np.float32)
-        for first in range(band_starts[band], band_starts[band + 1], TILE):
-            size = min(TILE, band_starts[band + 1] - first)
-            for label in range(classes):
-                for lane in range(size):
-                    sent[lane, label] = right[first + lane] * values[label, first + lane]
+def _splat(values, width, right, cells, weights, blocks, first_entries, own):
+    for number in prange(blocks.shape[0]):
+        start, first_row, last_row, first_col, last_col = blocks[number]
+        size, base = last_col - first_col, first_entries[number]
+        own[base : first_entries[number + 1]] = 0
+        sent = np.zeros((SIDE, own.shape[1]), np.float32)
+        for row in range(first_row, last_row):
+            there, pixel = row * width + first_col, start + (row - first_row) * size
+            to_rows(values, there, size, sent, 0)
             for lane in range(size):
-                for corner in range(corners):
-                    weight = weights[first + lane, corner]
-                    at = (base + cells[first + lane, corner]) * width
-                    for block in range(0, width, WIDTH):
-                        more = weight * load(sent, lane * width + block)
-                        store(own, at + block, load(own, at + block) + more)
+                splat(sent, lane, at(right, there + lane), own, cells, weights, pixel + lane, base)
 
 
 @njit(parallel=True, **OPTIONS)
 def _gather(own, starts, entries, values):
-    """Sum each vertex's entries over the bands."""
+    """Sum each vertex's entries over the blocks."""
     width = own.shape[1]
     for vertex in prange(starts.size - 1):
         for block in range(0, width, WIDTH):
@@ -335,24 +431,17 @@ def _blur(values, neighbours, axis, out):
 
 
 @njit(parallel=True, **OPTIONS)
-def _slice(values, left, cells, weights, band_starts, first_entries, vertices, out):
-    classes, corners, width = out.shape[0], cells.shape[1], values.shape[1]
-    for band in prange(band_starts.size - 1):
-        base = first_entries[band]
-        # The band's vertices, side by side.
-        own = np.empty((first_entries[band + 1] - base, width), np.float32)
-        for entry in range(own.shape[0]):
-            own[entry] = values[vertices[base + entry]]
-        got = np.empty((TILE, width), np.float32)
-        for first in range(band_starts[band], band_starts[band + 1], TILE):
-            size = min(TILE, band_starts[band + 1] - first)
+def _slice(values, width, left, cells, weights, blocks, first_entries, vertices, out):
+    row_size = values.shape[1]
+    for number in prange(blocks.shape[0]):
+        start, first_row, last_row, first_col, last_col = blocks[number]
+        size = last_col - first_col
+        own = side_by_side(values, vertices, first_entries[number], first_entries[number + 1])
+        got = np.empty((SIDE, row_size), np.float32)
+        for row in range(first_row, last_row):
+            there, pixel = row * width + first_col, start + (row - first_row) * size
             for lane in range(size):
-                for block in range(0, width, WIDTH):
-                    total = spread(float32(0))
-                    for corner in range(corners):
-                        at = np.int64(cells[first + lane, corner]) * width
-                        total += weights[first + lane, corner] * load(own, at + block)
-                    store(got, lane * width + block, left[first + lane] * total)
-            for label in range(classes):
-                for lane in range(size):
-                    out[label, first + lane] = got[lane, label]
+                for block in range(0, row_size, WIDTH):
+                    total = sliced(own, cells, weights, pixel + lane, block)
+                    store(got, lane * row_size + block, at(left, there + lane) * total)
+            to_planes(got, there, size, out)

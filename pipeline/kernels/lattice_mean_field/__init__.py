@@ -1,0 +1,74 @@
+"""Mean field with two lattice filters and Potts' compatibility, all iterations in one call, without gradient."""
+
+import torch
+
+from pipeline.core.errors import DataError
+from pipeline.kernels import checks, dispatch
+from pipeline.kernels.lattice_mean_field import cpu, reference
+
+
+def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, backend="auto"):
+    """Iterate mean field and return the last scores before their softmax.
+
+    From q = softmax(unary) on, so many times::
+
+        scores = unary + Σ_m weights[m] · left_m · K_m (right_m · q)
+        q      = softmax(scores)
+
+    with K_m the filter of `permutohedral`. The same as composing it with `mean_field_update`, without storing messages
+    and Q in between.
+
+    Parameters
+    ----------
+    unary : Tensor of shape (B, C, H, W), floating
+        U = −ψ_u.
+    lattices : two Lattices
+        Of the image; made by `permutohedral.build` on the backend that is to run.
+    lefts, rights : two Tensors each, of shape (B, 1, H, W)
+    weights : Tensor of shape (2, C)
+    iterations : int
+        At 0 the unary is returned.
+    backend : {"auto", "cpu", "reference"}
+        ``"auto"`` takes the fastest that can run the call.
+
+    Returns
+    -------
+    Tensor of shape (B, C, H, W)
+        Not differentiable on the fast paths: inputs that need a gradient are refused there.
+
+    Raises
+    ------
+    DataError
+        If shapes disagree or there are not two lattices of the unary's size.
+    BackendError
+        If the backend asked for cannot run the call; the message says why.
+    """
+    checks.image("lattice_mean_field, unary", unary)
+    sizes = {lattice.shape for lattice in lattices}
+    if len(lattices) != 2 or sizes != {(unary.shape[0], *unary.shape[2:])}:
+        found = f"{len(lattices)} lattices of {sorted(sizes)}, an unary {tuple(unary.shape)}"
+        raise DataError("lattice_mean_field", found, "two, of its B, H, W", "build both from this image")
+    if tuple(weights.shape) != (2, unary.shape[1]):
+        found, expected = f"{tuple(weights.shape)}", f"(2, {unary.shape[1]}), kernels by classes"
+        raise DataError("lattice_mean_field, weights", found, expected, "give one weight for each")
+    for number in range(2):
+        checks.scales("lattice_mean_field", unary, left=lefts[number], right=rights[number])
+    tensors = (unary, *lefts, *rights, weights)
+    if dispatch.pick("lattice_mean_field", backend, {"cpu": _cpu_refusal}, *tensors) == "reference":
+        return reference.lattice_mean_field(unary, lattices, lefts, rights, weights, iterations)
+    out = dispatch.room(unary.shape)
+    planes, filled = (tensor.contiguous().flatten(2).numpy() for tensor in (unary, out))
+    scales = [scale.flatten(1).numpy() for pair in zip(lefts, rights, strict=True) for scale in pair]
+    with dispatch.compiled():
+        for image, scores in enumerate(filled):
+            pairs = [(scales[0][image], scales[1][image]), (scales[2][image], scales[3][image])]
+            places = [lattice.images[image] for lattice in lattices]
+            width = unary.shape[3]
+            cpu.lattice_mean_field(planes[image], width, places, pairs, weights.numpy(), iterations, scores)
+    return out
+
+
+def _cpu_refusal(*tensors):
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return "a tensor that needs a gradient; compose permutohedral and mean_field_update"
+    return dispatch.cpu_refusal(*tensors)
