@@ -16,8 +16,8 @@ from pipeline.kernels.permutohedral import build, permutohedral
 from pipeline.kernels.spatial_gaussian import spatial_gaussian
 
 NORMALISATIONS = ("none", "symmetric", "after", "before")
-# A pixel whose neighbours weigh less than this in all has none and gets no message: with `exclude_self` the row sum is a
-# difference from 1, of which rounding would leave little.
+# A pixel whose neighbours weigh less than this in all has none and gets no message: with `exclude_self` the row sum is
+# a difference from 1, of which rounding would leave little.
 LEAST = 1e-4
 
 
