@@ -1,7 +1,7 @@
 """Every kernel as one function of a backend, tensors and options, and random tensors and options for each.
 
-A `draw` takes a seeded `random.Random`, a shape (B, C, H, W) and what is not left to chance; it returns tensors, float32,
-and options, both by name.
+A `draw` takes a seeded `random.Random`, a shape (B, C, H, W) and what is not left to chance; it returns tensors,
+float32, and options, both by name.
 """
 
 import itertools

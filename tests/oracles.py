@@ -45,7 +45,7 @@ def lattice_matrix(features):
 
     Adams, Baek and Davis 2010: a pixel is lifted to the plane Σ = 0 in d + 1 dimensions and shares its value among the
     corners of the simplex around it by barycentric coordinates; the blur (½, 1, ½) runs along each axis in turn over
-    the corners that any pixel touches. The nearest point of remainder 0 is searched for, the coordinates are solved for.
+    the corners that any pixel touches. The nearest point of remainder 0 is searched, the coordinates are solved for.
     """
     lifted = _lift(features.reshape(len(features), -1).T)
     corners = lifted.shape[1]
@@ -54,7 +54,8 @@ def lattice_matrix(features):
         simplex = _simplex(point)
         weights = np.linalg.lstsq(np.vstack([simplex.T, np.ones(corners)]), np.append(point, 1), rcond=None)[0]
         assert weights.min() > -1e-9  # or it is not the simplex around the point
-        shares.append([(number.setdefault(tuple(map(int, corner)), len(number)), w) for corner, w in zip(simplex, weights)])
+        vertices = [number.setdefault(tuple(map(int, corner)), len(number)) for corner in simplex]
+        shares.append(list(zip(vertices, weights, strict=True)))
     splat = np.zeros((len(number), len(lifted)))
     for pixel, share in enumerate(shares):
         for vertex, weight in share:

@@ -69,7 +69,8 @@ BAD = {
     ),
     "empty": (
         lambda: all_pairs(VALUES, VALUES[:, :0]),
-        "all_pairs, features: found the shape (1, 0, 4, 6), expected (B, C, H, W), none of them 0; add or fill the axis",
+        "all_pairs, features: found the shape (1, 0, 4, 6), expected (B, C, H, W), none of them 0; "
+        "add or fill the axis",
     ),
     "no image": (
         lambda: all_pairs(VALUES[:0], VALUES[:0]),

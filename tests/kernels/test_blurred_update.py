@@ -91,7 +91,10 @@ def test_nan_is_not_hidden(backend):
 UNARY, MESSAGE = torch.zeros(1, 3, 5, 7), torch.zeros(1, 3, 3, 4)
 FIRST = "blurred_update: found a message"
 BAD = {
-    "factor 0": (0, UNARY, MESSAGE, "blurred_update, factor: found 0, expected 1 or more; give the side of a cell in px"),
+    "factor 0": (
+        *(0, UNARY, MESSAGE),
+        "blurred_update, factor: found 0, expected 1 or more; give the side of a cell in px",
+    ),
     "factor": (
         *(3, UNARY, MESSAGE),
         f"{FIRST} (1, 3, 3, 4), torch.float32, expected (1, 3, 2, 3), torch.float32; blur q by the same factor",

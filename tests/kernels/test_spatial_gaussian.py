@@ -58,9 +58,7 @@ def test_sides_are_1_where_they_are_not_given(backend):
 def test_the_kernel_is_symmetric(backend):
     device = agreement.device_of(backend)
     theta = torch.tensor(2.0, device=device)
-    matrix = agreement.matrix_of(
-        lambda q: spatial_gaussian(q.to(device), theta, backend=backend), 4, 9, torch.float32
-    )
+    matrix = agreement.matrix_of(lambda q: spatial_gaussian(q.to(device), theta, backend=backend), 4, 9, torch.float32)
     assert np.abs(matrix - matrix.T).max() <= agreement.EPS
     assert np.array_equal(np.diag(matrix), np.ones(36))
 
