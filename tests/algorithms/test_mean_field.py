@@ -1,5 +1,7 @@
 """Mean field against its definition, pixel by pixel; its energies against all labelings; when it stops."""
 
+import itertools
+
 import numpy as np
 import oracles
 import pytest
@@ -128,7 +130,7 @@ def test_a_tolerance_stops_early_with_the_same_labels():
     assert 2 < len(calls) < 100
     assert torch.equal(stopped.argmax(dim=1), whole.argmax(dim=1))
     # Its last change was below the tolerance, the one before above it.
-    changes = [float((after - before).abs().max()) for before, after in zip(calls, calls[1:], strict=False)]
+    changes = [float((after - before).abs().max()) for before, after in itertools.pairwise(calls)]
     last = float((stopped.softmax(dim=1) - calls[-1]).abs().max())
     assert last <= 1e-6 < min(changes)
 
@@ -189,7 +191,7 @@ def test_the_free_energy_falls_if_the_kernel_is_positive_definite(mode, weight):
     assert np.linalg.eigvalsh(matrix).min() > 0
     _, _, trace = traced(matrix, iterations=12, weight=weight)
     free = [line["free_energy"] for line in trace]
-    assert all(after <= before + ROUNDING for before, after in zip(free, free[1:], strict=False))
+    assert all(after <= before + ROUNDING for before, after in itertools.pairwise(free))
     assert free[-1] < free[0] - 1e-3
 
 
