@@ -90,3 +90,13 @@ def matrix_of(linear, height, width, dtype=torch.float64):
     pixels = height * width
     units = torch.eye(pixels, dtype=dtype).view(1, pixels, height, width)
     return linear(units)[0].detach().flatten(1).T.double().cpu().numpy()
+
+
+def rounding(terms, largest):
+    """Bound the rounding of a float64 sum of as many terms, each of which has a few roundings of its own."""
+    return (terms + 8) * torch.finfo(torch.float64).eps * terms * largest
+
+
+def exact(kernel, tensors, options):
+    """Return the reference's output in float64 as an array."""
+    return run(kernel, "reference", tensors, options, dtype=torch.float64)["output"].numpy()

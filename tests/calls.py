@@ -1,10 +1,14 @@
 """Every kernel as one function of a backend, tensors and options, and random tensors and options for each.
 
-A `draw` takes a seeded `random.Random` and a shape (B, C, H, W); it returns tensors, float32, and options, both by name.
+A `draw` takes a seeded `random.Random`, a shape (B, C, H, W) and what is not left to chance; it returns tensors,
+float32, and options, both by name.
 """
 
+import itertools
+from random import Random
 from typing import NamedTuple
 
+import agreement
 import torch
 
 from pipeline.kernels import blurred_update as blurred
@@ -67,15 +71,16 @@ def _features(random, shape, most):
     return random.choice([0.3, 1.0, 3.0]) * normal(random, batch, random.randint(1, most), height, width)
 
 
-def _draw_degree(random, shape):
-    return {"features": _features(random, shape, 6)}, {"radius": random.randint(0, 4)}
+def _draw_degree(random, shape, **fixed):
+    return {"features": _features(random, shape, 6)}, {"radius": random.randint(0, 4)} | fixed
 
 
-def _draw_windowed(random, shape):
+def _draw_windowed(random, shape, **fixed):
     batch, _, height, width = shape
     tensors = {"q": uniform(random, *shape), "near": _features(random, shape, 6), "around": _features(random, shape, 2)}
     tensors |= {"left": uniform(random, batch, 2, height, width), "right": uniform(random, batch, 2, height, width)}
-    return tensors, {"radius": random.choice([0, 1, 2, 3, 20]), "exclude_self": random.random() < 0.5}
+    drawn = {"radius": random.choice([0, 1, 2, 3, 20]), "exclude_self": random.random() < 0.5}
+    return tensors, drawn | fixed
 
 
 def _draw_all_pairs(random, shape):
@@ -112,8 +117,8 @@ def _draw_update(random, shape):
     return tensors | {f"message_{m}": 3 * normal(random, *shape) for m in range(count)}, {}
 
 
-def _draw_blurred(random, shape):
-    factor = random.choice([1, 2, 3, 4, 5, 30])
+def _draw_blurred(random, shape, factor=None):
+    factor = factor or random.choice([1, 2, 3, 4, 5, 30])
     cells = [-(-size // factor) for size in shape[2:]]
     return {"unary": 3 * normal(random, *shape), "message": 3 * normal(random, *shape[:2], *cells)}, {"factor": factor}
 
@@ -134,3 +139,11 @@ KERNELS = {
     "blurred_update": Kernel(blurred_update, _draw_blurred),
     "add_unblurred": Kernel(add_unblurred, _draw_blurred, ("unary", "message")),
 }
+
+
+def cases(name, shapes=(*SHAPES, MANY_CLASSES), **choices):
+    """Yield (tensors, options, layout) for `agreement.check`: every shape with every choice of the options named."""
+    layouts = itertools.cycle(agreement.LAYOUTS)
+    for number, (shape, *chosen) in enumerate(itertools.product(shapes, *choices.values())):
+        fixed = dict(zip(choices, chosen, strict=True))
+        yield *KERNELS[name].draw(Random(number), shape, **fixed), next(layouts)

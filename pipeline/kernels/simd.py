@@ -10,6 +10,9 @@ compiled code it is added, subtracted, multiplied with another or with a float32
 
 `load` and `store` take an index into the array's memory, counted in elements and not checked: the caller keeps
 ``index + 8`` within it.
+
+Numba's disk cache looks at the file of a compiled function, not at this one, which is compiled into it: after an edit
+here delete the caches, ``find . -name "*.nbi" -delete``.
 """
 
 import operator

@@ -1,99 +1,205 @@
-"""Mean field against its definition, pixel by pixel, and the four normalisations of a kernel."""
+"""Mean field against its definition, pixel by pixel; its energies against all labelings; when it stops."""
+
+import itertools
 
 import numpy as np
 import oracles
 import pytest
 import torch
 
-from pipeline.algorithms.mean_field import NORMALISATIONS, mean_field, normalised
-from pipeline.kernels.window_message import window_message
+from pipeline.algorithms.gaussian_filters import NORMALISATIONS
+from pipeline.algorithms.mean_field import iterate, mean_field
 
-HEIGHT, WIDTH, CLASSES, RADIUS = 3, 4, 3, 2
+HEIGHT, WIDTH, CLASSES = 3, 4, 3
 POTTS = 1 - np.eye(CLASSES)
-# The definition and the code add the same ≲ 100 numbers of size ≲ 10 in another order, five times over; what
-# rounding makes of it is near 1e-14. 1e-11 leaves room for other machines and is far below any wrong term.
+# The definition and the code add the same ≲ 1000 numbers of size ≲ 10 in another order, five times over; what
+# rounding makes of it is near 1e-13. 1e-11 leaves room for other machines and is far below any wrong term.
 ROUNDING = 1e-11
 
 
-def case():
-    """Draw an unary (1 C H W) and features (1 2 H W) in float64."""
+def case(classes=CLASSES, size=(HEIGHT, WIDTH), kernels=2):
+    """Draw an unary (1 C H W) in float64 and kernel matrices (H·W, H·W)."""
     generator = torch.Generator().manual_seed(3)
-    unary = torch.randn(1, CLASSES, HEIGHT, WIDTH, generator=generator, dtype=torch.float64).log_softmax(dim=1)
-    return unary, torch.randn(1, 2, HEIGHT, WIDTH, generator=generator, dtype=torch.float64)
+    unary = torch.randn(1, classes, *size, generator=generator, dtype=torch.float64).log_softmax(dim=1)
+    features = torch.randn(kernels, 2, *size, generator=generator, dtype=torch.float64)
+    return unary, [oracles.kernel_matrix(x) for x in features.numpy()]
 
 
-def kernel_of(features):
-    return lambda q: window_message(q, features.expand(q.shape[0], -1, -1, -1), RADIUS)
+def messages_of(matrices):
+    """Return the callable that `mean_field` asks for its messages."""
+    return lambda q: [(q.flatten(2) @ torch.from_numpy(matrix).T).view(q.shape) for matrix in matrices]
 
 
-def add(unary, message):
-    return unary + message
+def run(unary, matrices, weights, **options):
+    """Run mean field from softmax(U); weights is one number for each kernel, or (M, C)."""
+    weights = torch.as_tensor(weights, dtype=unary.dtype)
+    weights = weights if weights.ndim == 2 else weights[:, None].expand(-1, unary.shape[1])
+    options = {"iterations": 5, "start": unary.softmax(dim=1)} | options
+    return mean_field(unary, messages_of(matrices), weights, **options)
+
+
+def difference(scores, expected):
+    return np.abs(scores.softmax(dim=1)[0].numpy() - expected).max()
+
+
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("mode", NORMALISATIONS)
+@pytest.mark.parametrize("iterations", [1, 2, 5])
+def test_agrees_with_the_definition(mode, iterations, exclude_self):
+    unary, matrices = case()
+    matrices = [oracles.normalised(matrix, mode, exclude_self) for matrix in matrices]
+    expected = oracles.mean_field(unary[0].numpy(), 1.5 * matrices[0] + 0.5 * matrices[1], POTTS, iterations)
+    assert difference(run(unary, matrices, [1.5, 0.5], iterations=iterations), expected) <= ROUNDING
+    assert np.abs(expected - oracles.softmax(unary[0].numpy())).max() > 1e-2
+
+
+def test_kernels_may_weigh_differently_in_each_class():
+    unary, matrices = case()
+    weights = np.array([[1.5, 0.1, 0.7], [0.0, 2.0, 0.3]])
+    by_class = np.einsum("mc,mij->cij", weights, matrices)
+    scores = run(unary, matrices, weights)
+    assert difference(scores, oracles.mean_field(unary[0].numpy(), by_class, POTTS, 5)) <= ROUNDING
+
+
+@pytest.mark.parametrize("weights", [[[1.0] * 3, [0.5] * 3], [[1.5, 0.1, 0.7], [0.0, 2.0, 0.3]]])
+def test_any_compatibility_is_a_penalty(weights):
+    """Full and asymmetric: row beside column."""
+    unary, matrices = case()
+    penalty = np.array([[0.0, 1.0, -0.5], [0.3, 0.2, 2.0], [1.2, 0.0, 0.1]])
+    by_class = np.einsum("mc,mij->cij", weights, matrices)
+    scores = run(unary, matrices, weights, compatibility=torch.from_numpy(penalty))
+    assert difference(scores, oracles.mean_field(unary[0].numpy(), by_class, penalty, 5)) <= ROUNDING
+    transposed = run(unary, matrices, weights, compatibility=torch.from_numpy(penalty.T))
+    assert difference(transposed, scores.softmax(dim=1)[0].numpy()) > 1e-3
+
+
+def test_the_forms_of_potts_are_one():
+    """None, 1 − I and −I: they differ by what is the same for all classes."""
+    unary, matrices = case()
+    forms = [None, torch.from_numpy(POTTS), torch.from_numpy(POTTS - 1)]
+    scores = [run(unary, matrices, [1.5, 0.5], compatibility=form) for form in forms]
+    assert difference(scores[1], scores[0].softmax(dim=1)[0].numpy()) <= ROUNDING
+    assert (scores[2] - scores[0]).abs().max() <= ROUNDING
+    assert (scores[1] - scores[0]).abs().max() > 0.1
 
 
 def test_no_iteration_gives_the_unary():
-    unary, _ = case()
-    found = mean_field(unary, None, iterations=0, combine=None, start=unary.softmax(dim=1))
-    assert torch.equal(found, unary)
+    unary, matrices = case()
+    assert torch.equal(run(unary, matrices, [1.0, 1.0], iterations=0), unary)
+    assert torch.equal(run(unary, matrices, [1.0, 1.0], iterations=0, compatibility=torch.eye(3).double()), unary)
 
 
-@pytest.mark.parametrize("mode", NORMALISATIONS)
-@pytest.mark.parametrize("iterations", [1, 5])
-def test_agrees_with_the_definition(mode, iterations):
-    unary, features = case()
-    kernel = normalised(kernel_of(features), unary, mode)
-    compatibility = torch.from_numpy(POTTS)
-
-    def message(q):
-        return -torch.einsum("xy,byhw->bxhw", compatibility, kernel(q))
-
-    scores = mean_field(unary, message, iterations=iterations, combine=add, start=unary.softmax(dim=1))
-    matrix = oracles.normalised(oracles.kernel_matrix(features[0].numpy(), RADIUS), mode)
-    expected = oracles.mean_field(unary[0].numpy(), matrix, POTTS, iterations)
-    assert np.abs(scores.softmax(dim=1)[0].numpy() - expected).max() <= ROUNDING
+def test_the_first_message_is_of_the_start():
+    unary, matrices = case(kernels=1)
+    start = torch.full_like(unary, 2.0)
+    expected = unary + messages_of(matrices)(start)[0]
+    assert torch.equal(run(unary, matrices, [1.0], iterations=1, start=start), expected)
 
 
-def test_combine_decides_how_scores_and_message_meet():
-    unary, features = case()
-    kernel = kernel_of(features)
-    found = mean_field(
-        unary, kernel, iterations=1, combine=lambda unary, message: 0.8 * unary + 0.2 * message, start=unary
+def test_gradient_of_all_iterations():
+    unary, matrices = case(classes=2, size=(2, 2))
+    weights, penalty = torch.rand(2, 2).double(), torch.rand(2, 2).double()
+    inputs = [x.requires_grad_() for x in (unary.detach(), weights, penalty)]
+
+    def scores(unary, weights, penalty):
+        start = unary.softmax(dim=1)
+        options = {"iterations": 3, "start": start, "compatibility": penalty}
+        return mean_field(unary, messages_of(matrices), weights, **options)
+
+    assert torch.autograd.gradcheck(scores, inputs)
+
+
+# When it stops
+
+
+def test_a_tolerance_stops_early_with_the_same_labels():
+    unary, matrices = case()
+    matrices = [oracles.normalised(matrix, "symmetric") for matrix in matrices]
+    calls = []
+
+    def count(q):
+        calls.append(q)
+        return messages_of(matrices)(q)
+
+    options = {"iterations": 200, "start": unary.softmax(dim=1)}
+    weights = torch.ones(2, CLASSES).double()
+    whole = mean_field(unary, count, weights, **options)
+    assert len(calls) == 200
+    calls.clear()
+    stopped = mean_field(unary, count, weights, **options, tolerance=1e-6)
+    assert 2 < len(calls) < 100
+    assert torch.equal(stopped.argmax(dim=1), whole.argmax(dim=1))
+    # Its last change was below the tolerance, the one before above it.
+    changes = [float((after - before).abs().max()) for before, after in itertools.pairwise(calls)]
+    last = float((stopped.softmax(dim=1) - calls[-1]).abs().max())
+    assert last <= 1e-6 < min(changes)
+
+
+def test_iterate_alternates_message_and_update():
+    seen = []
+    found = iterate(
+        torch.tensor(1.0),
+        lambda state: 10 * state,
+        update=lambda sent: sent + 1,
+        finish=lambda sent: -sent,
+        iterations=3,
+        watch=lambda *step: seen.append([float(x) for x in step]),
     )
-    assert torch.equal(found, 0.8 * unary + 0.2 * kernel(unary))
+    assert seen == [[1, 10, 11], [11, 110, 111], [111, 1110, 1111]]
+    assert float(found) == -1110
 
 
-def matrix_of(mode):
-    """Return a normalised kernel as a matrix: what it makes of every unit vector."""
-    unary, features = case()
-    pixels = HEIGHT * WIDTH
-    units = torch.eye(pixels, dtype=torch.float64).view(1, pixels, HEIGHT, WIDTH)
-    return normalised(kernel_of(features), unary, mode)(units)[0].flatten(1).T.numpy()
+# Energies
 
 
-def test_rows_sum_to_1_after():
-    _, features = case()
-    constant = torch.full((1, CLASSES, HEIGHT, WIDTH), 0.25, dtype=torch.float64)
-    found = normalised(kernel_of(features), constant, "after")(constant)
-    assert (found - 0.25).abs().max() <= ROUNDING
-    assert np.abs(matrix_of("after").sum(axis=1) - 1).max() <= ROUNDING
+def traced(matrix, iterations=6, weight=1.0):
+    """Return the unary (C, N) of 3 × 3 pixels and two classes, its Qs, (C, N) each, and the trace."""
+    unary, _ = case(classes=2, size=(3, 3))
+    trace, states = [], []
+
+    def messages(q):
+        states.append(q[0].flatten(1).numpy())
+        return messages_of([matrix])(q)
+
+    weights = torch.full((1, 2), weight, dtype=torch.float64)
+    start = unary.softmax(dim=1)
+    scores = mean_field(unary, messages, weights, iterations=iterations, start=start, trace=trace)
+    assert torch.equal(scores, run(unary, [matrix], weights, iterations=iterations))
+    return unary[0].flatten(1).numpy(), states, trace
 
 
-def test_columns_sum_to_1_before():
-    assert np.abs(matrix_of("before").sum(axis=0) - 1).max() <= ROUNDING
+def test_the_trace_agrees_with_all_labelings():
+    """Σ_{i<j} K_ij (1 − Σ_x q_i q_j) is what the trace has, but for the constant Σ_{i<j} K_ij."""
+    _, matrices = case(classes=2, size=(3, 3))
+    matrix = matrices[0] - np.eye(9)
+    unary, states, trace = traced(matrix)
+    assert [line["iteration"] for line in trace] == [1, 2, 3, 4, 5, 6]
+    for line, q in zip(trace, states, strict=True):
+        expected, divergence = oracles.energies(q, unary, matrix)
+        assert abs(line["expected_energy"] + matrix.sum() / 2 - expected) <= ROUNDING
+        assert abs(line["free_energy"] + matrix.sum() / 2 - divergence) <= ROUNDING
+    for line, before, after in zip(trace, states, states[1:], strict=False):
+        assert line["change"] == pytest.approx(np.abs(after - before).max(), abs=ROUNDING)
 
 
-def test_symmetric_is_symmetric_and_damps():
-    matrix = matrix_of("symmetric")
-    assert np.abs(matrix - matrix.T).max() <= ROUNDING
-    # D^−½ K D^−½ is similar to D^−1 K, whose rows sum to 1: its largest eigenvalue is 1.
-    assert np.linalg.eigvalsh(matrix).max() == pytest.approx(1)
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+@pytest.mark.parametrize("mode", ["none", "symmetric"])
+def test_the_free_energy_falls_if_the_kernel_is_positive_definite(mode, weight):
+    """Then −½ QᵀKQ is concave, and an update minimises its tangent plus the convex rest: it cannot rise."""
+    _, matrices = case(classes=2, size=(3, 3))
+    matrix = oracles.normalised(matrices[0], mode)
+    assert np.linalg.eigvalsh(matrix).min() > 0
+    _, _, trace = traced(matrix, iterations=12, weight=weight)
+    free = [line["free_energy"] for line in trace]
+    assert all(after <= before + ROUNDING for before, after in itertools.pairwise(free))
+    assert free[-1] < free[0] - 1e-3
 
 
-def test_none_is_the_kernel_itself():
-    unary, features = case()
-    kernel = kernel_of(features)
-    assert normalised(kernel, unary, "none") is kernel
-
-
-def test_modes_differ():
-    matrices = [matrix_of(mode) for mode in NORMALISATIONS]
-    assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(matrices) for b in matrices[:i])
+def test_the_trace_changes_nothing_and_counts_on():
+    unary, matrices = case()
+    trace = []
+    run(unary, matrices, [1.0, 1.0], iterations=2, trace=trace, compatibility=torch.from_numpy(POTTS))
+    run(unary, matrices, [1.0, 1.0], iterations=2, trace=trace)
+    assert [line["iteration"] for line in trace] == [1, 2, 3, 4]
+    assert set(trace[0]) == {"iteration", "change", "expected_energy", "free_energy"}
+    assert trace[0]["free_energy"] < trace[0]["expected_energy"]

@@ -65,6 +65,8 @@ def all_pairs(values, features, out):
 def to_features(gradient, values, features, out):
     """Return the gradient of `all_pairs` to the features: gradient and values (C, N), features and out (F, N)."""
     classes, pixels = values.shape
+    # A sum of sums, so long that what rounds in the one weighs as much as what rounds in the other.
+    short = int(np.ceil(pixels ** (2 / 3)))
     for tile in prange((pixels + WIDTH - 1) // WIDTH):
         here = tile * WIDTH
         size = min(WIDTH, pixels - here)
@@ -77,9 +79,9 @@ def to_features(gradient, values, features, out):
             store(own_values, label * WIDTH, read(values, label * pixels + here, size))
         sums = np.zeros((features.shape[0], WIDTH), np.float32)
         some = np.empty((features.shape[0], WIDTH), np.float32)
-        for first in range(0, pixels, BATCH):
+        for first in range(0, pixels, short):
             some[:] = 0
-            for pixel in range(first, min(first + BATCH, pixels)):
+            for pixel in range(first, min(first + short, pixels)):
                 received, sent = spread(float32(0)), spread(float32(0))
                 for label in range(classes):
                     received += values[label, pixel] * load(own_gradient, label * WIDTH)
