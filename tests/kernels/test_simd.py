@@ -9,7 +9,18 @@ import pytest
 from numba import float32, njit
 
 from pipeline.kernels import simd
-from pipeline.kernels.simd import WIDTH, inside, largest, load, load_part, nearest, smallest, spread, store, store_part
+from pipeline.kernels.simd import (
+    WIDTH,
+    inside,
+    largest,
+    load,
+    load_part,
+    nearest_whole,
+    smallest,
+    spread,
+    store,
+    store_part,
+)
 
 OPTIONS = simd.OPTIONS | {"cache": False}
 EIGHT = np.array([3.5, -2.0, 0.25, 1e6, -1e-6, 7.0, -0.5, 2.5], np.float32)
@@ -89,7 +100,7 @@ def test_arithmetic_of_eight_with_eight_or_one(operation):
 def several(a, b, out):
     store(out, 0, largest(load(a, 0), load(b, 0)))
     store(out, 8, smallest(load(a, 0), load(b, 0)))
-    store(out, 16, nearest(load(a, 0)))
+    store(out, 16, nearest_whole(load(a, 0)))
     store(out, 24, spread(a[1]))
     store(out, 32, inside(load(a, 0), 2, 5))
     out[40] = simd.total(load(a, 0))
@@ -138,3 +149,31 @@ def test_parts_touch_nothing_outside(size):
     copy_part(at_start, size - 8, at_start, size - 8, 8 - size, 8)
     copy_part(at_start, 0, at_end, 0, 0, size)
     assert at_end.tolist() == EIGHT[:size].tolist()
+
+
+@njit(**OPTIONS)
+def turn(square, out):
+    turned = simd.transposed(
+        load(square, 0), load(square, 8), load(square, 16), load(square, 24),
+        load(square, 32), load(square, 40), load(square, 48), load(square, 56),
+    )  # fmt: skip
+    for row in range(WIDTH):
+        store(out, row * WIDTH, turned[row])
+
+
+def test_eight_times_eight_are_transposed():
+    square, out = np.arange(64, dtype=np.float32).reshape(8, 8), np.empty((8, 8), np.float32)
+    turn(square, out)
+    assert np.array_equal(out, square.T)
+
+
+@njit(**OPTIONS)
+def choose(a, b, out):
+    store(out, 0, simd.pick(load(a, 0), load(b, 0), load(a, 0), load(b, 0)))
+    out[8], out[9] = simd.most(load(a, 0)), simd.at(a, 3)
+
+
+def test_pick_most_and_at():
+    out = np.empty(10, np.float32)
+    choose(EIGHT, OTHER, out)
+    assert np.array_equal(out, [*np.minimum(EIGHT, OTHER), EIGHT.max(), EIGHT[3]])
