@@ -15,6 +15,7 @@ from pipeline.kernels import blurred_update as blurred
 from pipeline.kernels import permutohedral as lattices
 from pipeline.kernels import window
 from pipeline.kernels.all_pairs import all_pairs as pairs
+from pipeline.kernels.lattice_mean_field import lattice_mean_field as in_one_call
 from pipeline.kernels.mean_field_update import mean_field_update as update
 from pipeline.kernels.spatial_gaussian import spatial_gaussian as spatial
 
@@ -44,8 +45,14 @@ def spatial_gaussian(backend, values, theta, left, right):
     return spatial(values, theta, left, right, backend=backend)
 
 
-def mean_field_update(backend, unary, weights, **messages):
-    return update(unary, list(messages.values()), weights, backend=backend)
+def lattice_mean_field(backend, unary, near, around, lefts, rights, weights, iterations):
+    both = [lattices.build(features, backend=backend) for features in (near, around)]
+    sides = lefts.split(1, dim=1), rights.split(1, dim=1)
+    return in_one_call(unary, both, *sides, weights, iterations, backend=backend)
+
+
+def mean_field_update(backend, unary, weights, softmax, **messages):
+    return update(unary, list(messages.values()), weights, softmax=softmax, backend=backend)
 
 
 def blurred_update(backend, unary, message, factor):
@@ -89,11 +96,15 @@ def _draw_all_pairs(random, shape):
 
 def _draw_lattice(random, shape):
     batch, _, height, width = shape
-    features = _features(random, shape, 8)
-    while nearest_face(features) < 1e-5:
-        features = _features(random, shape, 8)
-    tensors = {"values": uniform(random, *shape), "features": features}
+    tensors = {"values": uniform(random, *shape), "features": _apart(random, shape, 8)}
     return tensors | {side: uniform(random, batch, 1, height, width) for side in ("left", "right")}, {}
+
+
+def _apart(random, shape, most):
+    """Draw features away from the faces of simplices."""
+    while nearest_face(features := _features(random, shape, most)) < 1e-5:
+        pass
+    return features
 
 
 def nearest_face(features):
@@ -111,10 +122,25 @@ def _draw_spatial(random, shape):
     return tensors | {side: uniform(random, batch, 1, height, width) for side in ("left", "right")}, {}
 
 
-def _draw_update(random, shape):
+def _draw_one_call(random, shape, **fixed):
+    apart = [_apart(random, shape, most) for most in (6, 2)]
+    # Each kernel sums to about 1, as a normalised one does: what is iterated must not blow rounding up.
+    sides = [[1 / permuted_ones(features).sqrt() for features in apart] for _ in range(2)]
+    tensors = {"unary": 3 * normal(random, *shape), "near": apart[0], "around": apart[1]}
+    tensors |= {name: torch.cat(both, dim=1) for name, both in zip(("lefts", "rights"), sides, strict=True)}
+    return tensors | {"weights": uniform(random, 2, shape[1])}, {"iterations": random.randint(0, 4)} | fixed
+
+
+def permuted_ones(features):
+    """Return the lattice's row sums."""
+    return lattices.permutohedral(torch.ones_like(features[:, :1]), lattices.build(features, backend="reference"))
+
+
+def _draw_update(random, shape, **fixed):
     count = random.randint(1, 3)
+    options = {"softmax": random.random() < 0.7} | fixed
     tensors = {"unary": 3 * normal(random, *shape), "weights": normal(random, count, shape[1])}
-    return tensors | {f"message_{m}": 3 * normal(random, *shape) for m in range(count)}, {}
+    return tensors | {f"message_{m}": 3 * normal(random, *shape) for m in range(count)}, options
 
 
 def _draw_blurred(random, shape, factor=None):
@@ -134,7 +160,12 @@ KERNELS = {
     "windowed": Kernel(windowed, _draw_windowed),
     "all_pairs": Kernel(all_pairs, _draw_all_pairs),
     "lattice": Kernel(lattice, _draw_lattice, ("features",)),
+    "lattice, fixed sides": Kernel(lattice, _draw_lattice, ("features", "left", "right")),
     "spatial_gaussian": Kernel(spatial_gaussian, _draw_spatial),
+    "spatial_gaussian, fixed sides": Kernel(spatial_gaussian, _draw_spatial, ("left", "right")),
+    "lattice_mean_field": Kernel(
+        lattice_mean_field, _draw_one_call, ("unary", "near", "around", "lefts", "rights", "weights")
+    ),
     "mean_field_update": Kernel(mean_field_update, _draw_update),
     "blurred_update": Kernel(blurred_update, _draw_blurred),
     "add_unblurred": Kernel(add_unblurred, _draw_blurred, ("unary", "message")),

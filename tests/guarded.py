@@ -7,6 +7,8 @@ import mmap
 import numpy as np
 import torch
 
+from pipeline.kernels import dispatch
+
 _SYSTEM = ctypes.CDLL(None, use_errno=True)
 
 
@@ -32,19 +34,10 @@ def tensor(like, *, at_end=True):
 
 @contextlib.contextmanager
 def allocation(*, at_end=True):
-    """Within it, torch's empty float32 tensors lie in such memory."""
-    kept = torch.empty, torch.empty_like
-
-    def empty(*shape, **options):
-        shape = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        return torch.from_numpy(array(tuple(shape), at_end=at_end))
-
-    def empty_like(like, **options):
-        assert like.dtype == torch.float32
-        return empty(tuple(like.shape))
-
-    torch.empty, torch.empty_like = empty, empty_like
+    """Within it, what kernels make room for lies in such memory."""
+    kept = dispatch.room
+    dispatch.room = lambda shape: torch.from_numpy(array(tuple(shape), at_end=at_end))
     try:
         yield
     finally:
-        torch.empty, torch.empty_like = kept
+        dispatch.room = kept

@@ -1,9 +1,11 @@
-"""All iterations of two lattices in one call: the same as one by one, whatever the shape; refusals."""
+"""All iterations over two lattices in one call: the definition with slow lattices, refusals, errors."""
 
 from random import Random
 
 import agreement
 import calls
+import numpy as np
+import oracles
 import pytest
 import torch
 
@@ -11,72 +13,123 @@ from pipeline.core.errors import BackendError, DataError
 from pipeline.kernels.lattice_mean_field import lattice_mean_field
 from pipeline.kernels.permutohedral import build
 
-SHAPES = ((1, 3, 1, 1), (1, 2, 5, 9), (2, 8, 7, 70), (1, 12, 70, 66), (1, 21, 9, 13), (1, 40, 3, 65))
+IN_ONE_CALL = calls.KERNELS["lattice_mean_field"]
 
 
-def case(shape, seed=0):
-    """Draw an unary, two sets of features, left and right of each, weights."""
-    random = Random(seed)
-    batch, classes, height, width = shape
-    features = [5 * calls.uniform(random, batch, count, height, width) for count in (5, 2)]
-    sides = [[0.2 + calls.uniform(random, batch, 1, height, width) for _ in range(2)] for _ in range(2)]
-    return calls.normal(random, *shape), features, sides, calls.uniform(random, 2, classes)
-
-
-def run(shape, backend, dtype, iterations=3):
-    unary, features, sides, weights = case(shape)
-    lattices = [build(each.to(dtype), backend=backend) for each in features]
-    lefts, rights = ([side.to(dtype) for side in each] for each in sides)
-    return lattice_mean_field(unary.to(dtype), lattices, lefts, rights, weights.to(dtype), iterations, backend=backend)
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_agrees_with_float64(shape):
-    results = [run(shape, *how) for how in (("cpu", torch.float32), ("reference", torch.float32))]
-    agreement.house_rule(*results, run(shape, "reference", torch.float64), f"scores {shape}")
-
-
-def test_no_iteration_gives_the_unary():
-    assert torch.equal(run((1, 3, 5, 70), "cpu", torch.float32, iterations=0), case((1, 3, 5, 70))[0])
-
-
-def test_iterations_change_the_scores():
-    one, other = (run((1, 3, 5, 9), "cpu", torch.float32, iterations) for iterations in (1, 2))
-    assert (one - other).abs().max() > 1e-3
-
-
-def test_threads_change_no_bit():
-    found = []
-    for threads in (1, 2):
-        torch.set_num_threads(threads)
-        found.append(run((1, 12, 130, 140), "cpu", torch.float32))
-    assert torch.equal(*found)
-
-
-def refused(error, **changed):
-    unary, features, sides, weights = case((1, 3, 4, 6))
-    arguments = {
-        "unary": unary,
-        "lattices": [build(each) for each in features],
-        "lefts": sides[0],
-        "rights": sides[1],
-        "weights": weights,
-        "iterations": 1,
-    }
-    with pytest.raises(error) as caught:
-        lattice_mean_field(**(arguments | changed))
-    return str(caught.value)
-
-
-def test_refusals():
-    assert "found 1 lattices of [(1, 4, 6)], an unary (1, 3, 4, 6), expected two" in refused(
-        DataError, lattices=[build(torch.rand(1, 2, 4, 6))]
+@pytest.mark.parametrize("iterations", [0, 1, 4])
+def test_is_mean_field_by_its_definition(iterations):
+    tensors, options = IN_ONE_CALL.draw(Random(0), (1, 3, 4, 5), iterations=iterations)
+    unary, near, around, lefts, rights, weights = (
+        (x[0] if x.ndim == 4 else x).double().numpy() for x in tensors.values()
     )
-    swapped = [build(torch.rand(1, 2, 6, 4))] * 2
-    assert "2 lattices of [(1, 6, 4)]" in refused(DataError, lattices=swapped)
-    assert "weights: found (2, 4), expected (2, 3), kernels by classes" in refused(DataError, weights=torch.ones(2, 4))
+    matrices = [oracles.lattice_matrix(features) for features in (near, around)]
+    matrices = [lefts[m].reshape(-1, 1) * matrices[m] * rights[m].reshape(1, -1) for m in range(2)]
+    by_class = np.einsum("mc,mij->cij", weights, matrices)
+    expected = oracles.mean_field(unary, by_class, 1 - np.eye(3), iterations)
+    scores = agreement.exact(IN_ONE_CALL, tensors, options)[0]
+    # Iterations add up what each rounds: sums over 20 pixels, twice.
+    assert np.abs(oracles.softmax(scores) - expected).max() <= (iterations + 1) * agreement.rounding(2 * 20, 10)
+    if iterations == 0:
+        assert np.array_equal(scores, unary)
 
 
-def test_a_gradient_asked_of_it_is_refused():
-    unary = torch.zeros(1, 3, 4, 6, requires_grad=True)
-    assert "found a tensor that needs a gradient" in refused(BackendError, unary=unary, backend="cpu")
+def test_agrees_with_float64(fast):
+    cases = calls.cases("lattice_mean_field", iterations=[0, 1, 2, 5])
+    agreement.check(IN_ONE_CALL, fast, cases)
+
+
+def test_agrees_with_float64_over_several_blocks(fast):
+    agreement.check(IN_ONE_CALL, fast, calls.cases("lattice_mean_field", shapes=[(1, 5, 70, 90)], iterations=[3]))
+
+
+def test_nan_is_not_hidden(backend):
+    tensors, _ = IN_ONE_CALL.draw(Random(1), (1, 3, 4, 9))
+    tensors["unary"][0, 1, 2, 3] = float("nan")
+    laid = {name: x.to(agreement.device_of(backend)) for name, x in tensors.items()}
+    scores = IN_ONE_CALL.call(backend, **laid, iterations=2)
+    assert scores[0, :, 2, 3].isnan().all()
+
+
+def given(**changed):
+    """Return arguments of a call on 4 × 6 pixels and 3 classes."""
+    features, side = torch.zeros(1, 2, 4, 6), torch.ones(1, 1, 4, 6)
+    arguments = {"unary": torch.zeros(1, 3, 4, 6), "lattices": [build(features)] * 2, "lefts": [side] * 2}
+    return arguments | {"rights": [side] * 2, "weights": torch.ones(2, 3), "iterations": 1} | changed
+
+
+def test_a_gradient_is_left_to_the_reference(fast):
+    if fast == "cuda":
+        pytest.skip("lattices of the CPU")
+    needing = torch.zeros(1, 3, 4, 6).requires_grad_()
+    with pytest.raises(BackendError) as error:
+        lattice_mean_field(**given(unary=needing), backend="cpu")
+    assert str(error.value) == (
+        "lattice_mean_field, backend 'cpu': found a tensor that needs a gradient; compose permutohedral and "
+        "mean_field_update, expected a call it can run; use backend 'auto'"
+    )
+    lattice_mean_field(**given(unary=needing)).sum().backward()
+    assert needing.grad is not None
+    with torch.no_grad():
+        learnt = torch.nn.Parameter(torch.ones(2, 3))
+        assert lattice_mean_field(**given(unary=needing, weights=learnt), backend="cpu").shape == needing.shape
+
+
+@pytest.mark.parametrize("places", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_auto_follows_the_lattices(places, backend):
+    lattices = [build(torch.rand(1, 2, 4, 6), backend=places)] * 2
+    found = lattice_mean_field(**given(lattices=lattices), backend=backend)
+    assert found.shape == (1, 3, 4, 6)
+
+
+def test_lattices_of_another_backend_are_refused():
+    lattices = [build(torch.rand(1, 2, 4, 6), backend=name) for name in ("cpu", "reference")]
+    with pytest.raises(
+        BackendError, match=r"backend 'cpu': found a lattice of backend 'reference', expected a call it"
+    ):
+        lattice_mean_field(**given(lattices=lattices), backend="cpu")
+
+
+SIDE = torch.ones(1, 1, 4, 6)
+BAD = {
+    "one lattice": (
+        lambda: {"lattices": given()["lattices"][:1]},
+        "lattice_mean_field: found 1 lattices of [(1, 4, 6)], an unary (1, 3, 4, 6), expected two, of its B, H, W; "
+        "build both from this image",
+    ),
+    "swapped": (
+        lambda: {"unary": torch.zeros(1, 3, 6, 4)},
+        "lattice_mean_field: found 2 lattices of [(1, 4, 6)], an unary (1, 3, 6, 4), expected two, of its B, H, W; "
+        "build both from this image",
+    ),
+    "weights": (
+        lambda: {"weights": torch.ones(3, 2)},
+        "lattice_mean_field, weights: found (3, 2), expected (2, 3), kernels by classes; give one weight for each",
+    ),
+    "left": (
+        lambda: {"lefts": [SIDE, SIDE.mT]},
+        "lattice_mean_field: found left (1, 1, 6, 4), torch.float32, expected (1, 1, 4, 6), torch.float32; "
+        "give one factor for each pixel",
+    ),
+    "right": (
+        lambda: {"rights": [SIDE.double(), SIDE]},
+        "lattice_mean_field: found right (1, 1, 4, 6), torch.float64, expected (1, 1, 4, 6), torch.float32; "
+        "give one factor for each pixel",
+    ),
+    "dtypes": (
+        lambda: {"weights": torch.ones(2, 3).double()},
+        "lattice_mean_field: found unary torch.float32, weights torch.float64, expected one dtype; convert one",
+    ),
+    "integers": (
+        lambda: {"unary": torch.zeros(1, 3, 4, 6).int()},
+        "lattice_mean_field, unary: found torch.int32, expected floating numbers; convert with .float()",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_one_line(name):
+    changed, message = BAD[name]
+    with pytest.raises(DataError) as error:
+        lattice_mean_field(**given(**changed()))
+    assert str(error.value) == message

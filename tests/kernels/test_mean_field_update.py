@@ -22,32 +22,39 @@ def drawn(shape, count, seed=0):
     return tensors | {f"message_{m}": 3 * calls.normal(random, *shape) for m in range(count)}
 
 
+@pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_is_the_softmax_of_the_weighted_sum(count):
+def test_is_the_softmax_of_the_weighted_sum(count, softmax):
     tensors = drawn((2, 4, 3, 5), count)
     unary, weights, *messages = (tensor.double().numpy() for tensor in tensors.values())
     scores = unary + sum(weights[m][:, None, None] * message for m, message in enumerate(messages))
-    expected = np.stack([oracles.softmax(image) for image in scores])
-    found = agreement.exact(UPDATE, tensors, {})
-    assert np.abs(found - expected).max() <= agreement.rounding(4 * (count + 1), 1)
+    expected = np.stack([oracles.softmax(image) for image in scores]) if softmax else scores
+    found = agreement.exact(UPDATE, tensors, {"softmax": softmax})
+    assert np.abs(found - expected).max() <= agreement.rounding(4 * (count + 1), max(1, np.abs(expected).max()))
 
 
+@pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("count", [1, 2])
-def test_gradients_of_the_reference(count):
-    agreement.gradcheck(UPDATE, drawn((2, 3, 2, 3), count), {})
+def test_gradients_of_the_reference(count, softmax):
+    agreement.gradcheck(UPDATE, drawn((2, 3, 2, 3), count), {"softmax": softmax})
 
 
+@pytest.mark.parametrize("softmax", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_agrees_with_float64(fast, count):
+def test_agrees_with_float64(fast, count, softmax):
     shapes, layouts = (*calls.SHAPES, calls.MANY_CLASSES, (1, 3, 9, 120)) * 2, list(agreement.LAYOUTS)
-    cases = [(drawn(shape, count, seed), {}, layouts[seed % 4]) for seed, shape in enumerate(shapes)]
+    options = {"softmax": softmax}
+    cases = [(drawn(shape, count, seed), options, layouts[seed % 4]) for seed, shape in enumerate(shapes)]
     agreement.check(UPDATE, fast, cases)
 
 
 def test_without_messages_it_is_the_softmax(backend):
-    unary = calls.normal(Random(1), 1, 4, 3, 5).to(agreement.device_of(backend))
-    q = mean_field_update(unary, [], unary.new_empty(0, 4), backend=backend)
+    unary = calls.normal(Random(1), 1, 4, 3, 5)
+    laid = unary.to(agreement.device_of(backend))
+    q = mean_field_update(laid, [], laid.new_empty(0, 4), backend=backend)
     agreement.house_rule(q, unary.softmax(dim=1), unary.double().softmax(dim=1), "softmax")
+    scores = mean_field_update(laid, [], laid.new_empty(0, 4), softmax=False, backend=backend)
+    assert torch.equal(scores.cpu(), unary)
 
 
 def test_far_scores_neither_overflow_nor_vanish(backend):

@@ -44,6 +44,7 @@ def test_agrees_with_float64(fast, theta):
     layouts = list(agreement.LAYOUTS)
     cases = [(*drawn(theta, shape, seed), layouts[seed % 4]) for seed, shape in enumerate(shapes)]
     agreement.check(SPATIAL, fast, cases)
+    agreement.check(calls.KERNELS["spatial_gaussian, fixed sides"], fast, cases)
 
 
 def test_sides_are_1_where_they_are_not_given(backend):

@@ -1,5 +1,7 @@
 """Mean field with two lattice filters and Potts' compatibility, all iterations in one call, without gradient."""
 
+from functools import partial
+
 import torch
 
 from pipeline.core.errors import DataError
@@ -39,7 +41,7 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, b
     Raises
     ------
     DataError
-        If shapes disagree or there are not two lattices of the unary's size.
+        If shapes or dtypes disagree or there are not two lattices of the unary's size.
     BackendError
         If the backend asked for cannot run the call; the message says why.
     """
@@ -53,22 +55,31 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, b
         raise DataError("lattice_mean_field, weights", found, expected, "give one weight for each")
     for number in range(2):
         checks.scales("lattice_mean_field", unary, left=lefts[number], right=rights[number])
-    tensors = (unary, *lefts, *rights, weights)
-    if dispatch.pick("lattice_mean_field", backend, {"cpu": _cpu_refusal}, *tensors) == "reference":
+    if weights.dtype != unary.dtype:
+        found = f"unary {unary.dtype}, weights {weights.dtype}"
+        raise DataError("lattice_mean_field", found, "one dtype", "convert one")
+    refusals = {"cpu": partial(_cpu_refusal, lattices)}
+    if dispatch.pick("lattice_mean_field", backend, refusals, unary, *lefts, *rights, weights) == "reference":
         return reference.lattice_mean_field(unary, lattices, lefts, rights, weights, iterations)
     out = dispatch.room(unary.shape)
-    planes, filled = (tensor.contiguous().flatten(2).numpy() for tensor in (unary, out))
-    scales = [scale.flatten(1).numpy() for pair in zip(lefts, rights, strict=True) for scale in pair]
+    planes, filled = (tensor.detach().contiguous().flatten(2).numpy() for tensor in (unary, out))
+    scales = [
+        scale.detach().flatten(1).contiguous().numpy() for pair in zip(lefts, rights, strict=True) for scale in pair
+    ]
     with dispatch.compiled():
         for image, scores in enumerate(filled):
             pairs = [(scales[0][image], scales[1][image]), (scales[2][image], scales[3][image])]
             places = [lattice.images[image] for lattice in lattices]
             width = unary.shape[3]
-            cpu.lattice_mean_field(planes[image], width, places, pairs, weights.numpy(), iterations, scores)
+            numbers = weights.detach().numpy()
+            cpu.lattice_mean_field(planes[image], width, places, pairs, numbers, iterations, scores)
     return out
 
 
-def _cpu_refusal(*tensors):
+def _cpu_refusal(lattices, *tensors):
+    for lattice in lattices:
+        if lattice.backend != "cpu":
+            return f"a lattice of backend '{lattice.backend}'"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "a tensor that needs a gradient; compose permutohedral and mean_field_update"
     return dispatch.cpu_refusal(*tensors)

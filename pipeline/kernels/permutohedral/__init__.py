@@ -135,7 +135,7 @@ class _Filter(torch.autograd.Function):
 
 def _filtered(values, lattice, left, right, transposed):
     batch, classes = values.shape[:2]
-    left, right = (scale.reshape(batch, -1) for scale in (left, right))
+    left, right = (scale.detach().reshape(batch, -1).contiguous() for scale in (left, right))
     if lattice.backend == "cpu":
         out = dispatch.room(values.shape)
         planes, filtered = (x.detach().contiguous().view(batch, classes, -1).numpy() for x in (values, out))
