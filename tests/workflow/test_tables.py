@@ -30,7 +30,8 @@ def test_the_table_on_voc_has_the_runs_of_the_embedded_one():
     names = "table_convcrf_1", "table_convcrf_1_voc2012"
     embedded, voc = (layout.read_runs(ROOT / f"config/runs/{name}.tsv") for name in names)
     assert {run.pack for run in voc} == {"voc2012"}
-    pairs = zip(embedded, voc, strict=True)
+    # All pairs of pixels of a photograph take minutes on a CPU.
+    pairs = zip([run for run in embedded if run.system != "fullcrf_exact"], voc, strict=True)
     assert all((one.net, one.system, one.paper) == (other.net, other.system, other.paper) for one, other in pairs)
 
 
