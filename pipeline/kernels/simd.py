@@ -10,12 +10,11 @@ compiled code it is added, subtracted, multiplied with another or with a float32
 
 `load` and `store` take an index into the array's memory, counted in elements and not checked: the caller keeps
 ``index + 8`` within it.
-
-Numba's disk cache looks at the file of a compiled function, not at this one, which is compiled into it: after an edit
-here delete the caches, ``find . -name "*.nbi" -delete``.
 """
 
+import hashlib
 import operator
+from pathlib import Path
 
 from llvmlite import ir
 from numba import float32, njit
@@ -26,10 +25,25 @@ from numba.extending import intrinsic, models, overload, register_model
 WIDTH = 8
 # Multiply-adds may be fused. Sums are not reordered: results do not hang on what the compiler makes of a loop.
 FLAGS = ("contract", "nsz")
-OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": set(FLAGS)}
+OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": set(FLAGS)}
+# What is compiled holds code of other files than its own, this one above all; the disk cache looks at its own only.
+SOURCES = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+).hexdigest()
 
 _FLOAT, _INT = ir.FloatType(), ir.IntType(32)
 _VECTOR, _INTS = ir.VectorType(_FLOAT, WIDTH), ir.VectorType(_INT, WIDTH)
+
+
+def kernel(*, parallel=False):
+    """Decorate a function to be compiled at its first call, and kept on disk until any kernel's source changes."""
+
+    def decorate(function):
+        compiled = njit(function, cache=True, parallel=parallel, **OPTIONS)
+        compiled._cache._cache_file._source_stamp = SOURCES
+        return compiled
+
+    return decorate
 
 
 class Lanes(types.Type):
@@ -306,18 +320,6 @@ def pick(typing, one, other, if_less, if_not):
 
 
 @intrinsic
-def _unless_below(typing, lanes, border, values):
-    """Return `values`, but 0 where `lanes` are below `border`."""
-
-    def build(context, builder, signature, arguments):
-        lanes, border, values = arguments
-        kept = builder.fcmp_unordered(">=", lanes, border)
-        return builder.select(kept, values, ir.Constant(_VECTOR, [0.0] * WIDTH))
-
-    return _LANES(lanes, border, values), build
-
-
-@intrinsic
 def _power_of_two(typing, lanes):
     """Return 2**n for whole numbers −126 ≤ n ≤ 127, by writing the exponent."""
 
@@ -331,16 +333,12 @@ def _power_of_two(typing, lanes):
 
 @njit(inline="always")
 def exp(lanes):
-    """Return e**x within 1.5 units in the last place, e**88.3 above 88.3, 0 below −64; NaN stays NaN.
-
-    Numbers near the least that float32 holds make whatever is computed from them a hundred times slower; 0 is at most
-    2e-28 off.
+    """Return e**x within 1.5 units in the last place; x is held to −87.3 ≤ x ≤ 88.3, NaN stays NaN.
 
     x = n ln 2 + r with |r| ≤ ln 2 / 2; e**r by a polynomial of degree 7, fitted to the least relative error (5e-11
     before rounding); 2**n by writing the exponent.
     """
-    least = spread(float32(-64))
-    x = smallest(spread(float32(88.37626)), largest(least, lanes))
+    x = smallest(spread(float32(88.37626)), largest(spread(float32(-87.33654)), lanes))
     n = nearest_whole(float32(1.44269504) * x)
     # ln 2 in two parts, the first with few digits, so that n times it is exact.
     r = (x - float32(0.693359375) * n) - float32(-2.12194440e-4) * n
@@ -349,4 +347,4 @@ def exp(lanes):
     p = p * r + float32(4.16662944e-2)
     p = p * r + float32(1.66666659e-1)
     p = p * r + float32(0.5)
-    return _unless_below(lanes, least, (p * (r * r) + r + float32(1)) * _power_of_two(n))
+    return (p * (r * r) + r + float32(1)) * _power_of_two(n)

@@ -1,6 +1,7 @@
 """Fresh processes: compiled code comes from the disk cache, and two may fill that cache at once."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +32,13 @@ print(time.perf_counter() - start)
 """
 
 
-def started(script, **environment):
-    root = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def started(script, root=ROOT, **environment):
     environment = os.environ | {"PYTHONPATH": str(root)} | environment
-    return subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=-1, stderr=-1, text=True)
+    command = [sys.executable, "-c", script]
+    return subprocess.Popen(command, cwd=root, env=environment, stdout=-1, stderr=-1, text=True)
 
 
 def output_of(process):
@@ -48,6 +52,16 @@ def test_two_processes_fill_one_cache_at_once(tmp_path):
     found = [output_of(process) for process in both]
     assert any(tmp_path.rglob("*.nbc"))
     assert found[0] == found[1] == output_of(started(FILL, NUMBA_CACHE_DIR=str(tmp_path)))
+
+
+def test_an_edit_of_another_file_is_compiled_in(tmp_path):
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    before = output_of(started(FILL, tmp_path))
+    lanes = tmp_path / "pipeline/kernels/simd.py"
+    source = lanes.read_text(encoding="utf-8")
+    assert source.count("r + float32(0.5)") == 1  # of the exponential's polynomial
+    lanes.write_text(source.replace("r + float32(0.5)", "r + float32(0.7)"), encoding="utf-8")
+    assert output_of(started(FILL, tmp_path)) != before
 
 
 def test_the_first_call_reads_compiled_code(record_property):

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, exp, load, read, spread, store, write
+from pipeline.kernels.simd import WIDTH, exp, kernel, load, read, spread, store, write
 
 BATCH = 256  # senders whose kernel values stay in the cache while the classes are summed
 
@@ -18,7 +18,7 @@ def _kernel(own, features, pixel):
     return exp(float32(-0.5) * distance)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def all_pairs(values, features, out):
     """values and out (C, N), features (F, N)."""
     classes, pixels = values.shape
@@ -61,7 +61,7 @@ def all_pairs(values, features, out):
             write(out, label * pixels + here, load(sums, label * WIDTH), size)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def to_features(gradient, values, features, out):
     """Return the gradient of `all_pairs` to the features: gradient and values (C, N), features and out (F, N)."""
     classes, pixels = values.shape

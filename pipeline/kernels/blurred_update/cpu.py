@@ -7,12 +7,12 @@ r · factor − top on. A message is interpolated over columns once per coarse r
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, exp, largest, load, read, spread, store, write
+from pipeline.kernels.simd import WIDTH, exp, kernel, largest, load, read, spread, store, write
 
 ROWS = 8  # coarse rows a thread takes at a time
 
 
-@njit(**OPTIONS)
+@kernel()
 def _source(fine, factor, cells):
     """Return the two cells a fine position (from the coarse grid's edge) lies between, and its way to the second."""
     place = max((float32(fine) + float32(0.5)) / float32(factor) - float32(0.5), float32(0))
@@ -20,7 +20,7 @@ def _source(fine, factor, cells):
     return first, min(first + 1, cells - 1), place - float32(first)
 
 
-@njit(**OPTIONS)
+@kernel()
 def _widen(message, row, left, factor, out):
     """Interpolate one row of a message (C, h, w) over the columns of the image: out (C, W)."""
     classes, _, cols = message.shape
@@ -70,7 +70,7 @@ def _softmax(unary, wide, row, col, above, below, down, size, q):
         store(q, label * WIDTH, share * load(q, label * WIDTH))
 
 
-@njit(**OPTIONS)
+@kernel()
 def _keep(message, row, left, factor, kept, wide):
     """Have a row of the message widened in its place, row % 2, of `wide` (2, C, W); `kept` tells which rows are."""
     if kept[row % 2] != row:
@@ -78,7 +78,7 @@ def _keep(message, row, left, factor, kept, wide):
         kept[row % 2] = row
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def add_unblurred(unary, message, factor, top, left, out):
     """unary and out (C, H, W), message (C, h, w)."""
     classes, height, width = unary.shape
@@ -96,7 +96,7 @@ def add_unblurred(unary, message, factor, top, left, out):
                     write(out, (label * height + row) * width + col, score, size)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def blurred_update(unary, message, factor, top, left, out):
     """unary (C, H, W), message and out (C, h, w)."""
     classes, height, width = unary.shape
@@ -126,7 +126,7 @@ def blurred_update(unary, message, factor, top, left, out):
                     out[label, cell_row, cell] = total / float32((stop - first) * (high - low))
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def backward_rows(gradient, unary, message, factor, top, left, to_unary, to_rows):
     """Return the gradient of `blurred_update` to the unary, and that to the message not yet summed over rows.
 
@@ -165,7 +165,7 @@ def backward_rows(gradient, unary, message, factor, top, left, to_unary, to_rows
                         to_rows[row, label, other] += along * moved
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def backward_message(to_rows, factor, top, out):
     """Sum what the fine rows send back, to_rows (H, C, w), into out (C, h, w)."""
     height, classes, cols = to_rows.shape

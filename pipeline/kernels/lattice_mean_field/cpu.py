@@ -8,7 +8,7 @@ import numpy as np
 from numba import float32, njit, prange
 
 from pipeline.kernels.permutohedral.cpu import SIDE, blur, gain, side_by_side, sliced, splat, to_planes, to_rows
-from pipeline.kernels.simd import OPTIONS, WIDTH, at, exp, largest, load, most, spread, store, total
+from pipeline.kernels.simd import WIDTH, at, exp, kernel, largest, load, most, spread, store, total
 
 NOTHING = -1e30  # score of the places that fill up a row of classes: their share is 0
 
@@ -48,7 +48,7 @@ def _softmax(scores, lane, q):
         store(q, lane * row + block, share * load(q, lane * row + block))
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def _pass(
     unary, width, receives, ends, rows, blocks,
     a_cells, a_weights, a_entries, a_vertices, a_left, a_right, a_values, a_sums,

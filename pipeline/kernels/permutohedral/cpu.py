@@ -13,7 +13,7 @@ import numpy as np
 from numba import float32, njit, prange
 
 from pipeline.core.errors import DataError
-from pipeline.kernels.simd import OPTIONS, WIDTH, at, load, nearest_whole, pick, read, spread, store, transposed, write
+from pipeline.kernels.simd import WIDTH, at, kernel, load, nearest_whole, pick, read, spread, store, transposed, write
 
 # Rows and columns of a block. Its vertices, up to nine a pixel, are numbered in 16 bits. One row of a block is what is
 # turned from one plane per class to one row of classes per pixel at a time.
@@ -88,7 +88,7 @@ def _numbering(features):
     return scales, np.array([*strides, 0], np.int64), lowest
 
 
-@njit(**OPTIONS)
+@kernel()
 def _extremes(features):
     """Return the least and the largest value of every feature, (2, d)."""
     found = np.empty((2, features.shape[0]), np.float32)
@@ -101,7 +101,7 @@ def _extremes(features):
     return found
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def _place(features, width, scales, strides, lowest, blocks, cells, weights, keys):
     """Find every pixel's simplex; return how many vertices each block touches."""
     counts = np.empty(blocks.shape[0], np.int64)
@@ -110,7 +110,7 @@ def _place(features, width, scales, strides, lowest, blocks, cells, weights, key
     return counts
 
 
-@njit(**OPTIONS)
+@kernel()
 def _place_block(features, width, scales, strides, lowest, block, cells, weights, keys):
     start, first_row, last_row, first_col, last_col = block
     size = last_col - first_col
@@ -150,7 +150,7 @@ def _place_block(features, width, scales, strides, lowest, block, cells, weights
     return count
 
 
-@njit(**OPTIONS)
+@kernel()
 def _embed(features, scales, first, size, nearest, part, axes):
     """Elevate some pixels onto the plane Σ = 0 and find the simplex of each.
 
@@ -223,7 +223,7 @@ def _slot(table, key):
     return slot
 
 
-@njit(**OPTIONS)
+@kernel()
 def _grow(keys, cells):
     new_keys, new_cells = np.full(2 * keys.size, EMPTY), np.empty(2 * keys.size, np.uint16)
     for old in range(keys.size):
@@ -250,7 +250,7 @@ def _join(keys, blocks, first_entries, strides):
     return vertices, starts, entries, neighbours
 
 
-@njit(**OPTIONS)
+@kernel()
 def _number(keys, first_keys, first_entries, table_keys, table_vertices, vertices, vertex_keys):
     count = 0
     for block in range(first_entries.size - 1):
@@ -267,7 +267,7 @@ def _number(keys, first_keys, first_entries, table_keys, table_vertices, vertice
     return count
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def _meet(keys, steps, table_keys, table_vertices, neighbours):
     """If u is the next vertex of v along an axis, v is the previous one of u: one search finds both."""
     for vertex in prange(keys.size):
@@ -392,7 +392,7 @@ def side_by_side(values, vertices, first, stop):
     return own
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def _splat(values, width, right, cells, weights, blocks, first_entries, own):
     for number in prange(blocks.shape[0]):
         start, first_row, last_row, first_col, last_col = blocks[number]
@@ -406,7 +406,7 @@ def _splat(values, width, right, cells, weights, blocks, first_entries, own):
                 splat(sent, lane, at(right, there + lane), own, cells, weights, pixel + lane, base)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def _gather(own, starts, entries, values):
     """Sum each vertex's entries over the blocks."""
     width = own.shape[1]
@@ -418,7 +418,7 @@ def _gather(own, starts, entries, values):
             store(values, vertex * width + block, total)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def _blur(values, neighbours, axis, out):
     """Filter along one axis by (½, 1, ½)."""
     width = values.shape[1]
@@ -430,7 +430,7 @@ def _blur(values, neighbours, axis, out):
             store(out, here + block, float32(0.5) * both + load(values, here + block))
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def _slice(values, width, left, cells, weights, blocks, first_entries, vertices, out):
     row_size = values.shape[1]
     for number in prange(blocks.shape[0]):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, load, read, spread, write
+from pipeline.kernels.simd import WIDTH, kernel, load, read, spread, write
 
 STEP = 4 * WIDTH  # four sums that do not wait for one another
 # Neighbours that weigh less than half a unit in the last place of the centre's 1 are left out.
@@ -18,7 +18,7 @@ def taps(theta, size, least=LEAST):
     return np.exp(-0.5 * (np.arange(radius + 1) / theta) ** 2).astype(np.float32)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def spatial_gaussian(values, right, left, row_taps, col_taps, out):
     """Filter values (C, H, W) into out; right and left (H, W) multiply before and after."""
     classes, height, width = values.shape

@@ -6,7 +6,7 @@ the row's pixels side by side, with P ≥ W a pitch that keeps offsets from fall
 
 from numba import float32, njit, prange
 
-from pipeline.kernels.simd import OPTIONS, WIDTH, exp, inside, load, load_part, spread, store, store_part
+from pipeline.kernels.simd import WIDTH, exp, inside, kernel, load, load_part, spread, store, store_part
 
 
 def pitch(width):
@@ -48,7 +48,7 @@ def _kernel(features, first, last, here, there, col, other, width, border):
     return inside(exp(float32(-0.5) * distance), -other, width - other)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def degree(features, height, width, radius, out):
     """Sum the kernel over the window: features (F, N), out (N,)."""
     for row in prange(height):
@@ -63,7 +63,7 @@ def degree(features, height, width, radius, out):
             _write(out, here, total, col, width)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def degree_backward(gradient, features, height, width, radius, out):
     """Return the gradient of `degree` to the features: gradient (N,), out (F, N)."""
     pixels = features.shape[1]
@@ -88,7 +88,7 @@ def degree_backward(gradient, features, height, width, radius, out):
                         _write(out, at + here, _read(out, at + here, col, width, border) + moved, col, width)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def weights(features, splits, left, right, height, width, radius, exclude_self, out):
     """Merge M kernels: features (F, N), kernel m those from splits[m] to splits[m + 1]; left and right (M, N)."""
     side, pixels, kernels = 2 * radius + 1, features.shape[1], left.shape[0]
@@ -112,7 +112,7 @@ def weights(features, splits, left, right, height, width, radius, exclude_self, 
                 store(out, (row * side * side + offset) * out.shape[2] + col, merged)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def weights_backward(
     gradient, features, splits, left, right, height, width, radius, exclude_self, to_features, to_left, to_right
 ):
@@ -154,7 +154,7 @@ def weights_backward(
                 _write(to_right, at + here, right_sum, col, width)
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def message(q, weights, height, width, radius, out):
     """Sum the neighbours' q (C, N), weighted, into out (C, N)."""
     side, classes, pixels, pitch = 2 * radius + 1, q.shape[0], q.shape[1], weights.shape[2]
@@ -187,7 +187,7 @@ def message(q, weights, height, width, radius, out):
                 label += 4
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def message_backward_q(gradient, weights, height, width, radius, out):
     """Return the gradient of `message` to q: gradient and out (C, N)."""
     side, classes, pixels, pitch = 2 * radius + 1, gradient.shape[0], gradient.shape[1], weights.shape[2]
@@ -220,7 +220,7 @@ def message_backward_q(gradient, weights, height, width, radius, out):
                 label += 4
 
 
-@njit(parallel=True, **OPTIONS)
+@kernel(parallel=True)
 def message_backward_weights(gradient, q, height, width, radius, out):
     """Return the gradient of `message` to the weights: gradient and q (C, N), out (H, K, P)."""
     side, classes, pixels, pitch = 2 * radius + 1, q.shape[0], q.shape[1], out.shape[2]
