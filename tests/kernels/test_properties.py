@@ -17,9 +17,8 @@ kernels = pytest.mark.parametrize("name", calls.KERNELS)
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
 seeds = st.integers(0, 10**6)
 # Of these, the output is linear in the tensor named.
-LINEAR = {"windowed": "q"} | {
-    name: "values" for name in calls.KERNELS if name.startswith(("all", "lattice", "spatial"))
-}
+LINEAR = {"windowed": "q", "all_pairs": "values"}
+LINEAR |= {f"{name}{sides}": "values" for name in ("lattice", "spatial_gaussian") for sides in ("", ", fixed sides")}
 
 
 def run(name, tensors, options, **how):

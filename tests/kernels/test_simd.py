@@ -39,14 +39,14 @@ def units_off(numbers):
 
 
 def test_exp_is_within_one_and_a_half_units():
-    assert units_off(np.linspace(-64, 88.37, 1 << 22).astype(np.float32)).max() <= 1.5
+    assert units_off(np.linspace(-87.33, 88.37, 1 << 22).astype(np.float32)).max() <= 1.5
 
 
 def test_exp_is_within_one_and_a_half_units_where_the_exponent_changes():
     halves = ((np.arange(-252, 255) / 2) * np.log(2)).astype(np.float32)
     steps = np.arange(-500, 501)
     near = (halves.view(np.int32)[:, None] + steps).astype(np.int32).view(np.float32).ravel()
-    assert units_off(near[(near >= -64) & (near < 88.37)]).max() <= 1.5
+    assert units_off(near[(near > -87.33) & (near < 88.37)]).max() <= 1.5
 
 
 def test_exp_of_small_numbers():
@@ -56,9 +56,9 @@ def test_exp_of_small_numbers():
 
 
 def test_exp_is_held_at_both_ends_and_nan_stays():
-    below = np.array([np.nextafter(np.float32(-64), np.float32(-65)), -87.4, -100, -1e30, -np.inf], np.float32)
-    assert exp(below).tolist() == [0] * 5
-    assert np.exp(-64.0) < 2e-28
+    low = exp(np.array([-87.4, -100, -1e30, -np.inf], np.float32))
+    assert (low >= 0).all()
+    assert (low <= 1.2e-38).all()
     high = exp(np.array([88.38, 100, 1e30, np.inf], np.float32))
     assert np.isfinite(high).all()
     assert (high >= exp(np.array([88.37], np.float32))).all()
