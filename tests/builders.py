@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from pipeline.core import settings
 from pipeline.core.sample import Sample
-from pipeline.core.settings import Settings
 from pipeline.core.unaries import resize
 from pipeline.formats import fitted as fitted_files
 from pipeline.formats import labels as label_stores
@@ -124,14 +124,14 @@ def labels(path, pack, unaries, *, split="val", sharpen=0.0, seconds=0.25, syste
     return path
 
 
-def fitted(path, *, system="convcrf", state=None, curve=None, **settings):
-    """Write a fitted system with a falling curve."""
-    settings = {"system": system, "preset": "default", "theta_alpha": 40.0, "iterations": 5} | settings
+def fitted(path, *, system="convcrf", state=None, curve=None):
+    """Write a fitted system with a falling curve, and the settings of its file in ``config/systems``."""
+    chosen = settings.read(settings.ROOT / "config/systems" / f"{system}.yaml", "systems")
     state = {"theta_alpha": np.float32(31.5), "compatibility": 1 - np.eye(4)} if state is None else state
     if curve is None:
         curve = [{"step": step, "loss": 0.4 + 0.5**step, "theta_alpha": 40 - step} for step in range(6)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    fitted_files.write(path, fitted_files.Fitted(Settings(settings), state, curve, stamp("fit", seed=0)))
+    fitted_files.write(path, fitted_files.Fitted(chosen, state, curve, stamp("fit", seed=0)))
     return path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core import settings
 from pipeline.core.errors import DataError
 from pipeline.core.settings import Settings
 from pipeline.core.stamp import to_json
@@ -57,7 +58,15 @@ def write(path, fitted):
 
 
 def read(path):
-    """Read a fitted system; DataError if the file is missing, damaged or something else."""
+    """Read a fitted system.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or something else.
+    SettingsError
+        If the system of today has other settings; `fit` makes the file anew.
+    """
     try:
         # Opened as the archive it must be: numpy.load would take a bare array too.
         with Path(path).open("rb") as opened, np.lib.npyio.NpzFile(opened, allow_pickle=False) as file:
@@ -66,8 +75,9 @@ def read(path):
         if texts.get("format") == FORMAT:
             if json.loads(texts["state_names"]) != sorted(arrays):
                 raise ValueError("other numbers than were written")
-            settings, curve, stamp = (json.loads(texts[name]) for name in ("settings", "curve", "stamp"))
-            return Fitted(Settings(settings), arrays, curve, stamp)
+            values, curve, stamp = (json.loads(texts[name]) for name in ("settings", "curve", "stamp"))
+            # A version of the code that knows other keys wrote them, perhaps.
+            return Fitted(settings.check(values, "systems", f"{path}, its settings"), arrays, curve, stamp)
     except FileNotFoundError:
         raise DataError(path, "no such file", "a fitted system", "run `fit` first or mend the path") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, RuntimeError, zlib.error) as error:
