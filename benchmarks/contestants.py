@@ -28,8 +28,9 @@ class Input(NamedTuple):
 def system(name, **changed):
     """Return a preset's settings with these changed."""
     values = settings.read(settings.ROOT / "config" / "systems" / f"{name}.yaml", "systems").plain()
-    fit = values["fit"] | changed.pop("fit", {})
-    return settings.check(values | {"fit": fit} | changed, "systems", where="a benchmark")
+    if "fit" in changed:
+        changed["fit"] = values["fit"] | changed["fit"]
+    return settings.check(values | changed, "systems", where="a benchmark")
 
 
 def ours(model, source):
@@ -77,8 +78,8 @@ def training(model, images, scores):
     return call
 
 
-def pydensecrf(source, normalisation="symmetric"):
-    """The C++ library most people use (PyPI: pydensecrf2)."""
+def pydensecrf(source, normalisation="symmetric", weights=WEIGHTS):
+    """The C++ library most people use (PyPI: pydensecrf2); weights of the appearance and the smoothness kernel."""
     from pydensecrf import densecrf
 
     mode = {
@@ -93,8 +94,8 @@ def pydensecrf(source, normalisation="symmetric"):
         energy = -np.log(source.probability).reshape(classes, -1)
         crf = densecrf.DenseCRF2D(width, height, classes)
         crf.setUnaryEnergy(np.ascontiguousarray(energy))
-        crf.addPairwiseGaussian(sxy=THETAS[2], compat=WEIGHTS[1], normalization=mode)
-        crf.addPairwiseBilateral(sxy=THETAS[0], srgb=THETAS[1], rgbim=image, compat=WEIGHTS[0], normalization=mode)
+        crf.addPairwiseGaussian(sxy=THETAS[2], compat=weights[1], normalization=mode)
+        crf.addPairwiseBilateral(sxy=THETAS[0], srgb=THETAS[1], rgbim=image, compat=weights[0], normalization=mode)
         return np.asarray(crf.inference(ITERATIONS)).reshape(classes, height, width)
 
     return call
