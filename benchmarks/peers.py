@@ -79,7 +79,8 @@ def compared(args, name, net):
             sample = pack.sample(image)
             labels = refine(sample.image, cache.unaries(image, sample.image))
             confusion += overlap.confusion(sample.truth, labels, pack.classes)
-        line = {"name": label, "miou": overlap.mean_iou(confusion), "accuracy": overlap.accuracy(confusion)}
+        scores = {"miou": overlap.mean_iou(confusion), "accuracy": overlap.accuracy(confusion)}
+        line = {"name": label} | {score: 100 * float(value) for score, value in scores.items()}
         print(f"{name}: {line}")
         lines.append(line)
     return lines
