@@ -36,7 +36,7 @@ def tensor(like, *, at_end=True):
 def allocation(*, at_end=True):
     """Within it, what kernels make room for lies in such memory."""
     kept = dispatch.room
-    dispatch.room = lambda shape: torch.from_numpy(array(tuple(shape), at_end=at_end))
+    dispatch.room = lambda like, *shape: torch.from_numpy(array(shape or tuple(like.shape), at_end=at_end))
     try:
         yield
     finally:

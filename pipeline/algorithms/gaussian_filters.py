@@ -89,6 +89,7 @@ def exact(features, mode, exclude_self):
 
 def spatial(theta, like, mode, exclude_self):
     """Filter over all pairs of pixels by their distance in units of `theta`, a Tensor of shape (), px; exactly."""
+    theta = theta.cpu()  # the kernel reads it at every call, and a GPU would be waited for each time
     return normalised(lambda q, left, right: spatial_gaussian(q, theta, left, right), like, mode, exclude_self)
 
 

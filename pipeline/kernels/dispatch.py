@@ -4,6 +4,8 @@ A kernel's package names its backends in order of speed, each with what keeps it
 tensors that returns a reason, or None. The reference runs any call.
 """
 
+import functools
+import itertools
 import threading
 
 import numba
@@ -56,12 +58,16 @@ def cpu_refusal(*tensors):
     return None
 
 
-def room(shape):
-    """Return a contiguous float32 tensor on the CPU to be filled.
+def room(like, *shape):
+    """Return a contiguous float32 tensor to be filled, where `like` is and of its shape if none is given.
 
-    NumPy asks the system for large pages, which torch does not: tens of megabytes are there several times sooner.
+    On the CPU NumPy asks the system for large pages, which torch does not: tens of megabytes are there several times
+    sooner.
     """
-    return torch.from_numpy(np.empty(tuple(shape), np.float32))
+    shape = shape or tuple(like.shape)
+    if like.device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
 
 
 class compiled:
@@ -77,3 +83,27 @@ class compiled:
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
         _COMPILED.release()
+
+
+def image_by_image(function):
+    """Let CPU code for one image take a batch, like a GPU's kernels do: one image after another.
+
+    Each image gets its part of contiguous tensors, whose first axis is the batch, of tuples of such, and of lists;
+    anything else goes to every image as it is.
+    """
+
+    @functools.wraps(function)
+    def batch(*arguments):
+        with compiled():
+            for image in zip(*map(_by_image, arguments), strict=False):
+                function(*image)
+
+    return batch
+
+
+def _by_image(argument):
+    if isinstance(argument, torch.Tensor):
+        return argument.detach().numpy()
+    if isinstance(argument, tuple):
+        return zip(*map(_by_image, argument), strict=True)
+    return argument if isinstance(argument, list) else itertools.repeat(argument)

@@ -2,10 +2,11 @@
 
 import torch
 
-from pipeline.kernels import checks, dispatch
-from pipeline.kernels.all_pairs import cpu, reference
+from pipeline.kernels import checks, dispatch, source
+from pipeline.kernels.all_pairs import cpu, cuda, reference
 
-REFUSALS = {"cpu": dispatch.cpu_refusal}
+BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays and write into the last
+REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
 
 
 def all_pairs(values, features, *, backend="auto"):
@@ -20,7 +21,7 @@ def all_pairs(values, features, *, backend="auto"):
     values : Tensor of shape (B, C, H, W), floating
     features : Tensor of shape (B, F, H, W), of the dtype of `values`
         Position, colour or anything else, each divided by its bandwidth, so without unit.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
@@ -43,33 +44,32 @@ def all_pairs(values, features, *, backend="auto"):
     checks.image("all_pairs, values", values)
     checks.image("all_pairs, features", features)
     checks.one_size("all_pairs", values=values, features=features)
-    if dispatch.pick("all_pairs", backend, REFUSALS, values, features) == "cpu":
-        return _AllPairs.apply(values, features)
-    return reference.all_pairs(values, features)
+    chosen = dispatch.pick("all_pairs", backend, REFUSALS, values, features)
+    if chosen == "reference":
+        return reference.all_pairs(values, features)
+    return _AllPairs.apply(values, features, BACKENDS[chosen])
 
 
 class _AllPairs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, features):
+    def forward(ctx, values, features, backend):
         ctx.save_for_backward(values, features)
-        return _run(cpu.all_pairs, values, values, features)
+        ctx.backend = backend
+        return _run(backend.all_pairs, values, values, features)
 
     @staticmethod
     def backward(ctx, gradient):
         values, features = ctx.saved_tensors
         to_values = to_features = None
         if ctx.needs_input_grad[0]:
-            to_values = _run(cpu.all_pairs, values, gradient, features)  # the kernel is symmetric
+            to_values = _run(ctx.backend.all_pairs, values, gradient, features)  # the kernel is symmetric
         if ctx.needs_input_grad[1]:
-            to_features = _run(cpu.to_features, features, gradient, values, features)
-        return to_values, to_features
+            to_features = _run(ctx.backend.to_features, features, gradient, values, features)
+        return to_values, to_features, None
 
 
 def _run(function, like, *tensors):
-    """Call a compiled function image by image; return its output, of the shape of `like`."""
-    out = dispatch.room(like.shape)
-    planes = [tensor.detach().contiguous().flatten(2).numpy() for tensor in (*tensors, out)]
-    with dispatch.compiled():
-        for image in zip(*planes, strict=True):
-            function(*image)
+    """Call a backend's function; return its output, of the shape of `like`."""
+    out = dispatch.room(like)
+    function(*(tensor.contiguous().flatten(2) for tensor in tensors), out.flatten(2))
     return out

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import float32, njit, prange
 
+from pipeline.kernels.dispatch import image_by_image
 from pipeline.kernels.simd import WIDTH, exp, kernel, load, read, spread, store, write
 
 BATCH = 256  # senders whose kernel values stay in the cache while the classes are summed
@@ -18,6 +19,7 @@ def _kernel(own, features, pixel):
     return exp(float32(-0.5) * distance)
 
 
+@image_by_image
 @kernel(parallel=True)
 def all_pairs(values, features, out):
     """values and out (C, N), features (F, N)."""
@@ -61,6 +63,7 @@ def all_pairs(values, features, out):
             write(out, label * pixels + here, load(sums, label * WIDTH), size)
 
 
+@image_by_image
 @kernel(parallel=True)
 def to_features(gradient, values, features, out):
     """Return the gradient of `all_pairs` to the features: gradient and values (C, N), features and out (F, N)."""

@@ -8,10 +8,11 @@ the padding of the authors' code.
 import torch
 
 from pipeline.core.errors import DataError
-from pipeline.kernels import checks, dispatch
-from pipeline.kernels.blurred_update import cpu, reference
+from pipeline.kernels import checks, dispatch, source
+from pipeline.kernels.blurred_update import cpu, cuda, reference
 
-REFUSALS = {"cpu": dispatch.cpu_refusal}
+BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays and write into the last
+REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
 
 
 def blur(values, factor):
@@ -37,7 +38,7 @@ def blurred_update(unary, message, factor, *, backend="auto"):
         The weighted messages of the blurred Q.
     factor : int
         Side of a cell, px.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
@@ -52,20 +53,18 @@ def blurred_update(unary, message, factor, *, backend="auto"):
     BackendError
         If the backend asked for cannot run the call; the message says why.
     """
-    if _pick(unary, message, factor, backend) == "cpu":
-        return _Update.apply(unary, message, factor)
-    return reference.blurred_update(unary, message, factor)
+    chosen = _pick(unary, message, factor, backend)
+    if chosen == "reference":
+        return reference.blurred_update(unary, message, factor)
+    return _Update.apply(unary, message, factor, BACKENDS[chosen])
 
 
 def add_unblurred(unary, message, factor, *, backend="auto"):
     """Return unary + unblur(message), the scores (B, C, H, W); see `blurred_update`."""
-    if _pick(unary, message, factor, backend) == "cpu" and not (unary.requires_grad or message.requires_grad):
-        out = dispatch.room(unary.shape)
-        with dispatch.compiled():
-            for image in zip(*_arrays(unary, message), out.numpy(), strict=True):
-                cpu.add_unblurred(*image[:2], factor, *_margins(unary, factor), image[2])
-        return out
-    return unary + reference.unblur(message, factor, *unary.shape[2:])
+    chosen = _pick(unary, message, factor, backend)
+    if chosen == "reference":
+        return unary + reference.unblur(message, factor, *unary.shape[2:])
+    return _AddUnblurred.apply(unary, message, factor, BACKENDS[chosen])
 
 
 def _pick(unary, message, factor, backend):
@@ -80,35 +79,39 @@ def _pick(unary, message, factor, backend):
     return dispatch.pick("blurred_update", backend, REFUSALS, unary, message)
 
 
-def _arrays(*tensors):
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
-def _margins(unary, factor):
-    return tuple(reference.margin(size, factor) for size in unary.shape[2:])
+def _grid(unary, factor):
+    """Return the side of a cell, and how far the coarse grid reaches over the image at the top and at the left."""
+    return factor, *(reference.margin(size, factor) for size in unary.shape[2:])
 
 
 class _Update(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, unary, message, factor):
+    def forward(ctx, unary, message, factor, backend):
         ctx.save_for_backward(unary, message)
-        ctx.factor = factor
-        out = dispatch.room(message.shape)
-        with dispatch.compiled():
-            for image in zip(*_arrays(unary, message), out.numpy(), strict=True):
-                cpu.blurred_update(*image[:2], factor, *_margins(unary, factor), image[2])
+        ctx.grid, ctx.backend = _grid(unary, factor), backend
+        out = dispatch.room(message)
+        backend.blurred_update(unary.contiguous(), message.contiguous(), *ctx.grid, out)
         return out
 
     @staticmethod
     def backward(ctx, gradient):
-        unary, message = ctx.saved_tensors
-        (batch, classes, height, _), cols = unary.shape, message.shape[3]
-        to_unary, to_message = (dispatch.room(x.shape) for x in (unary, message))
-        to_rows = dispatch.room((batch, height, classes, cols))
-        top, left = _margins(unary, ctx.factor)
-        arrays = _arrays(gradient, unary, message, to_unary, to_rows, to_message)
-        with dispatch.compiled():
-            for *image, rows, coarse in zip(*arrays, strict=True):
-                cpu.backward_rows(*image[:3], ctx.factor, top, left, image[3], rows)
-                cpu.backward_message(rows, ctx.factor, top, coarse)
-        return to_unary, to_message, None
+        unary, message = (x.contiguous() for x in ctx.saved_tensors)
+        to_unary, to_message = dispatch.room(unary), dispatch.room(message)
+        ctx.backend.backward(gradient.contiguous(), unary, message, *ctx.grid, to_unary)
+        ctx.backend.unblur_backward(to_unary, *ctx.grid, to_message)
+        return to_unary, to_message, None, None
+
+
+class _AddUnblurred(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, unary, message, factor, backend):
+        ctx.coarse, ctx.grid, ctx.backend = message.shape, _grid(unary, factor), backend
+        out = dispatch.room(unary)
+        backend.add_unblurred(unary.contiguous(), message.contiguous(), *ctx.grid, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, gradient):
+        to_message = dispatch.room(gradient, *ctx.coarse)
+        ctx.backend.unblur_backward(gradient.contiguous(), *ctx.grid, to_message)
+        return gradient, to_message, None, None

@@ -7,6 +7,7 @@ r · factor − top on. A message is interpolated over columns once per coarse r
 import numpy as np
 from numba import float32, njit, prange
 
+from pipeline.kernels.dispatch import image_by_image
 from pipeline.kernels.simd import WIDTH, exp, kernel, largest, load, read, spread, store, write
 
 ROWS = 8  # coarse rows a thread takes at a time
@@ -78,6 +79,7 @@ def _keep(message, row, left, factor, kept, wide):
         kept[row % 2] = row
 
 
+@image_by_image
 @kernel(parallel=True)
 def add_unblurred(unary, message, factor, top, left, out):
     """unary and out (C, H, W), message (C, h, w)."""
@@ -96,6 +98,7 @@ def add_unblurred(unary, message, factor, top, left, out):
                     write(out, (label * height + row) * width + col, score, size)
 
 
+@image_by_image
 @kernel(parallel=True)
 def blurred_update(unary, message, factor, top, left, out):
     """unary (C, H, W), message and out (C, h, w)."""
@@ -126,11 +129,12 @@ def blurred_update(unary, message, factor, top, left, out):
                     out[label, cell_row, cell] = total / float32((stop - first) * (high - low))
 
 
+@image_by_image
 @kernel(parallel=True)
-def backward_rows(gradient, unary, message, factor, top, left, to_unary, to_rows):
-    """Return the gradient of `blurred_update` to the unary, and that to the message not yet summed over rows.
+def backward(gradient, unary, message, factor, top, left, to_unary):
+    """Return the gradient of `blurred_update` to the unary, which is that to the unblurred message too.
 
-    gradient and message (C, h, w), unary and to_unary (C, H, W), to_rows (H, C, w).
+    gradient and message (C, h, w), unary and to_unary (C, H, W).
     """
     classes, height, width = unary.shape
     rows, cols = message.shape[1:]
@@ -156,22 +160,17 @@ def backward_rows(gradient, unary, message, factor, top, left, to_unary, to_rows
                     for label in range(classes):
                         moved = load(q, label * WIDTH) * (read(fine, label * width + col, size) - mean)
                         write(to_unary, (label * height + row) * width + col, moved, size)
-                to_rows[row] = 0
-                for label in range(classes):
-                    for col in range(width):
-                        one, other, along = _source(col + left, factor, cols)
-                        moved = to_unary[label, row, col]
-                        to_rows[row, label, one] += (float32(1) - along) * moved
-                        to_rows[row, label, other] += along * moved
 
 
+@image_by_image
 @kernel(parallel=True)
-def backward_message(to_rows, factor, top, out):
-    """Sum what the fine rows send back, to_rows (H, C, w), into out (C, h, w)."""
-    height, classes, cols = to_rows.shape
-    rows = out.shape[1]
+def unblur_backward(gradient, factor, top, left, out):
+    """Return the gradient of `unblur`: gradient (C, H, W), out (C, h, w)."""
+    classes, height, width = gradient.shape
+    rows, cols = out.shape[1:]
     for cell_row in prange(rows):
-        out[:, cell_row] = 0
+        # What the fine rows send to this coarse row, then to its cells.
+        summed = np.zeros((classes, width), np.float32)
         first, stop = (cell_row - 1) * factor - top, (cell_row + 2) * factor - top
         for row in range(max(0, first), min(height, stop)):
             above, below, down = _source(row + top, factor, rows)
@@ -182,5 +181,11 @@ def backward_message(to_rows, factor, top, out):
                 weight += down
             if weight > 0:
                 for label in range(classes):
-                    for col in range(cols):
-                        out[label, cell_row, col] += weight * to_rows[row, label, col]
+                    for col in range(width):
+                        summed[label, col] += weight * gradient[label, row, col]
+        out[:, cell_row] = 0
+        for col in range(width):
+            one, other, along = _source(col + left, factor, cols)
+            for label in range(classes):
+                out[label, cell_row, one] += (float32(1) - along) * summed[label, col]
+                out[label, cell_row, other] += along * summed[label, col]

@@ -5,8 +5,11 @@ from functools import partial
 import torch
 
 from pipeline.core.errors import DataError
-from pipeline.kernels import checks, dispatch
-from pipeline.kernels.lattice_mean_field import cpu, reference
+from pipeline.kernels import checks, dispatch, source
+from pipeline.kernels.lattice_mean_field import cpu, cuda, reference
+
+BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays and write into the last
+REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
 
 
 def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, backend="auto"):
@@ -30,7 +33,7 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, b
     weights : Tensor of shape (2, C)
     iterations : int
         At 0 the unary is returned.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
@@ -58,28 +61,23 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, b
     if weights.dtype != unary.dtype:
         found = f"unary {unary.dtype}, weights {weights.dtype}"
         raise DataError("lattice_mean_field", found, "one dtype", "convert one")
-    refusals = {"cpu": partial(_cpu_refusal, lattices)}
-    if dispatch.pick("lattice_mean_field", backend, refusals, unary, *lefts, *rights, weights) == "reference":
+    refusals = {name: partial(_refusal, lattices, name) for name in BACKENDS}
+    chosen = dispatch.pick("lattice_mean_field", backend, refusals, unary, *lefts, *rights, weights)
+    if chosen == "reference":
         return reference.lattice_mean_field(unary, lattices, lefts, rights, weights, iterations)
-    out = dispatch.room(unary.shape)
-    planes, filled = (tensor.detach().contiguous().flatten(2).numpy() for tensor in (unary, out))
-    scales = [
-        scale.detach().flatten(1).contiguous().numpy() for pair in zip(lefts, rights, strict=True) for scale in pair
-    ]
-    with dispatch.compiled():
-        for image, scores in enumerate(filled):
-            pairs = [(scales[0][image], scales[1][image]), (scales[2][image], scales[3][image])]
-            places = [lattice.images[image] for lattice in lattices]
-            width = unary.shape[3]
-            numbers = weights.detach().numpy()
-            cpu.lattice_mean_field(planes[image], width, places, pairs, numbers, iterations, scores)
+    out = dispatch.room(unary)
+    images = tuple(lattice.images for lattice in lattices)
+    flat = [[scale.detach().flatten(1).contiguous() for scale in scales] for scales in (lefts, rights)]
+    shared = weights.detach().contiguous().expand(len(unary), -1, -1)
+    arguments = unary.detach().contiguous(), images, tuple(zip(*flat, strict=True)), shared, iterations, out
+    BACKENDS[chosen].lattice_mean_field(*arguments)
     return out
 
 
-def _cpu_refusal(lattices, *tensors):
+def _refusal(lattices, backend, *tensors):
     for lattice in lattices:
-        if lattice.backend != "cpu":
+        if lattice.backend != backend:
             return f"a lattice of backend '{lattice.backend}'"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "a tensor that needs a gradient; compose permutohedral and mean_field_update"
-    return dispatch.cpu_refusal(*tensors)
+    return REFUSALS[backend](*tensors)

@@ -7,14 +7,18 @@ messages are sliced, the unary added, the softmax taken and its result splatted,
 import numpy as np
 from numba import float32, njit, prange
 
+from pipeline.kernels.dispatch import image_by_image
 from pipeline.kernels.permutohedral.cpu import SIDE, blur, gain, side_by_side, sliced, splat, to_planes, to_rows
 from pipeline.kernels.simd import WIDTH, at, exp, kernel, largest, load, most, spread, store, total
 
 NOTHING = -1e30  # score of the places that fill up a row of classes: their share is 0
 
 
-def lattice_mean_field(unary, width, lattices, scales, weights, iterations, out):
-    """unary and out (C, N), two Lattices, scales ((left, right), (left, right)) of (N,), weights (2, C)."""
+@image_by_image
+def lattice_mean_field(unary, lattices, scales, weights, iterations, out):
+    """unary and out (C, H, W), two Lattices, scales ((left, right), (left, right)) of (N,), weights (2, C)."""
+    width = unary.shape[2]
+    unary, out = (planes.reshape(len(planes), -1) for planes in (unary, out))
     row = -(-unary.shape[0] // WIDTH) * WIDTH
     rows = np.zeros((2, row), np.float32)
     rows[:, : unary.shape[0]] = weights * np.array([[gain(lattice)] for lattice in lattices])

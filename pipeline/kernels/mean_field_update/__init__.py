@@ -4,9 +4,10 @@ import torch
 
 from pipeline.core.errors import DataError
 from pipeline.kernels import checks, dispatch
-from pipeline.kernels.mean_field_update import cpu, reference
+from pipeline.kernels.mean_field_update import cpu, cuda, reference
 
-REFUSALS = {"cpu": dispatch.cpu_refusal}
+BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays and write into the last
+REFUSALS = {"cuda": cuda.refusal, "cpu": dispatch.cpu_refusal}
 
 
 def mean_field_update(unary, messages, weights, *, softmax=True, backend="auto"):
@@ -25,7 +26,7 @@ def mean_field_update(unary, messages, weights, *, softmax=True, backend="auto")
     weights : Tensor of shape (M, C), of the dtype of `unary`
     softmax : bool
         Whether to return q or the scores.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
@@ -56,20 +57,19 @@ def mean_field_update(unary, messages, weights, *, softmax=True, backend="auto")
     if tuple(weights.shape) != (len(messages), unary.shape[1]):
         expected = f"({len(messages)}, {unary.shape[1]}), messages by classes"
         raise DataError("mean_field_update, weights", f"{tuple(weights.shape)}", expected, "give one weight for each")
-    if dispatch.pick("mean_field_update", backend, REFUSALS, unary, weights, *messages) == "cpu":
-        return _Update.apply(softmax, unary, weights, *messages)
-    return reference.mean_field_update(unary, messages, weights, softmax)
+    chosen = dispatch.pick("mean_field_update", backend, REFUSALS, unary, weights, *messages)
+    if chosen == "reference":
+        return reference.mean_field_update(unary, messages, weights, softmax)
+    return _Update.apply(BACKENDS[chosen], softmax, unary, weights, *messages)
 
 
 class _Update(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, softmax, unary, weights, *messages):
-        q = dispatch.room(unary.shape)
-        numbers = weights.detach().contiguous().numpy()
-        arrays = [x.detach().contiguous().flatten(2).numpy() for x in (unary, q, *messages)]
-        with dispatch.compiled():
-            for one, out, *sent in zip(*arrays, strict=True):
-                cpu.mean_field_update(one, tuple(sent) or (one,), numbers, softmax, out)
+    def forward(ctx, backend, softmax, unary, weights, *messages):
+        q = dispatch.room(unary)
+        flat, *sent = (x.contiguous().flatten(2) for x in (unary, *messages))
+        shared = weights.contiguous().expand(len(unary), -1, -1)
+        backend.mean_field_update(flat, tuple(sent or [flat]), shared, softmax, q.flatten(2))
         ctx.softmax = softmax
         ctx.save_for_backward(q, weights, *messages)
         return q
@@ -81,4 +81,4 @@ class _Update(torch.autograd.Function):
         to_weights = torch.zeros_like(weights)
         for row, message in zip(to_weights, messages, strict=True):
             row.copy_((to_scores * message).sum(dim=(0, 2, 3)))
-        return None, to_scores, to_weights, *[weight.view(1, -1, 1, 1) * to_scores for weight in weights]
+        return None, None, to_scores, to_weights, *[weight.view(1, -1, 1, 1) * to_scores for weight in weights]

@@ -3,11 +3,13 @@
 import numpy as np
 from numba import float32, njit, prange
 
+from pipeline.kernels.dispatch import image_by_image
 from pipeline.kernels.simd import WIDTH, exp, kernel, largest, load, read, store, write
 
 STRETCH = 16 * WIDTH  # pixels: long enough to read memory in order, short enough for the cache
 
 
+@image_by_image
 @kernel(parallel=True)
 def mean_field_update(unary, messages, weights, softmax, out):
     """unary and out (C, N), messages a tuple of M such (of one where M is 0), weights (M, C)."""

@@ -6,9 +6,10 @@ import torch
 
 from pipeline.core.errors import DataError
 from pipeline.kernels import checks, dispatch
-from pipeline.kernels.permutohedral import cpu, reference
+from pipeline.kernels.permutohedral import cpu, cuda, reference
 
-REFUSALS = {"cpu": dispatch.cpu_refusal}
+BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays and write into the last
+REFUSALS = {"cuda": cuda.refusal, "cpu": dispatch.cpu_refusal}
 MOST_FEATURES = 8
 FURTHEST = 1e5  # beyond it float32 no longer tells where in its simplex a pixel lies
 
@@ -16,7 +17,7 @@ FURTHEST = 1e5  # beyond it float32 no longer tells where in its simplex a pixel
 class Lattice(NamedTuple):
     """Where the pixels of a batch lie on their lattices; made by `build`, used by any number of filterings."""
 
-    images: tuple  # one lattice per image, as the backend keeps it
+    images: object  # one lattice per image or one for all, as the backend keeps it
     shape: tuple  # (B, H, W)
     backend: str
 
@@ -29,7 +30,7 @@ def build(features, *, backend="auto"):
     features : Tensor of shape (B, F, H, W), float32 or float64, F from 1 to 8
         Position, colour or anything else, each divided by its bandwidth, so without unit. Their order matters a little:
         the lattice is not invariant to it.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
@@ -61,12 +62,10 @@ def build(features, *, backend="auto"):
         found = "features that need a gradient"
         raise DataError("permutohedral", found, "fixed ones", "use the exact or the window filter to learn bandwidths")
     chosen = dispatch.pick("permutohedral", backend, REFUSALS, features)
-    planes = features.flatten(2)
-    if chosen == "cpu":
-        with dispatch.compiled():
-            images = tuple(cpu.build(image, features.shape[3]) for image in planes.contiguous().numpy())
+    if chosen == "reference":
+        images = [reference.build(image.T) for image in features.flatten(2)]
     else:
-        images = tuple(reference.build(image.T) for image in planes)
+        images = BACKENDS[chosen].build(features.contiguous())
     return Lattice(images, (features.shape[0], *features.shape[2:]), chosen)
 
 
@@ -136,12 +135,9 @@ class _Filter(torch.autograd.Function):
 def _filtered(values, lattice, left, right, transposed):
     batch, classes = values.shape[:2]
     left, right = (scale.detach().reshape(batch, -1).contiguous() for scale in (left, right))
-    if lattice.backend == "cpu":
-        out = dispatch.room(values.shape)
-        planes, filtered = (x.detach().contiguous().view(batch, classes, -1).numpy() for x in (values, out))
-        with dispatch.compiled():
-            for image in zip(planes, lattice.images, left.numpy(), right.numpy(), filtered, strict=True):
-                cpu.filtered(image[0], values.shape[3], *image[1:4], transposed, image[4])
-        return out
-    images = zip(values.reshape(batch, classes, -1).mT, lattice.images, left, right, strict=True)
-    return torch.stack([reference.filtered(*image, transposed) for image in images]).mT.reshape(values.shape)
+    if lattice.backend == "reference":
+        images = zip(values.reshape(batch, classes, -1).mT, lattice.images, left, right, strict=True)
+        return torch.stack([reference.filtered(*image, transposed) for image in images]).mT.reshape(values.shape)
+    out = dispatch.room(values)
+    BACKENDS[lattice.backend].filtered(values.contiguous(), lattice.images, left, right, transposed, out)
+    return out

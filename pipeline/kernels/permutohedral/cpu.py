@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import float32, njit, prange
 
-from pipeline.core.errors import DataError
+from pipeline.kernels.dispatch import compiled, image_by_image
+from pipeline.kernels.permutohedral import numbering
 from pipeline.kernels.simd import WIDTH, at, kernel, load, nearest_whole, pick, read, spread, store, transposed, write
 
 # Rows and columns of a block. Its vertices, up to nine a pixel, are numbered in 16 bits. One row of a block is what is
@@ -36,10 +37,16 @@ class Lattice(NamedTuple):
     neighbours: np.ndarray  # (V, d + 1, 2) int32: next and previous vertex along each axis; V where there is none
 
 
-def build(features, width):
-    """Place the pixels of one image: `features` (d, N) float32, contiguous, of an image so many columns wide."""
+def build(features):
+    """Place the pixels of every image: `features` (B, d, H, W) float32, contiguous; a list of lattices."""
+    with compiled():
+        return [_build(image.reshape(len(image), -1), image.shape[2]) for image in features.numpy()]
+
+
+def _build(features, width):
     dimensions, pixels = features.shape
-    scales, strides, lowest = _numbering(features)
+    scales = numbering.scales(dimensions)
+    strides, lowest = numbering.numbering(*_extremes(features))
     blocks = _blocks(pixels // width, width)
     cells = np.empty((pixels, dimensions + 1), np.uint16)
     weights = np.empty((pixels, dimensions + 1), np.float32)
@@ -58,34 +65,6 @@ def _blocks(height, width):
             found.append((first, row, last_row, col, last_col))
             first += (last_row - row) * (last_col - col)
     return np.array(found)
-
-
-def _numbering(features):
-    """Return what turns features into vertex numbers.
-
-    A vertex is d + 1 whole numbers that sum to 0; the first d of them, each counted from its lowest value, are the
-    digits of its key, `strides` the worth of each digit.
-    """
-    dimensions = features.shape[0]
-    # Unit spacing of the lattice is scaled so that blur and slice together act like a unit Gaussian.
-    axes = np.arange(1, dimensions + 1)
-    scales = (np.sqrt(2 / 3) * (dimensions + 1) / np.sqrt(axes * (axes + 1))).astype(np.float32)
-    low, high = _extremes(features) * scales
-    # elevated[j] = Σ_{i > j} scaled[i - 1] − j scaled[j - 1]; rounding, simplex and blur reach 2 (d + 1) further.
-    above_low, above_high = (np.append(np.cumsum(edge[::-1])[::-1], 0.0) for edge in (low, high))
-    own_low, own_high = (np.append(0.0, axes * edge) for edge in (low, high))
-    lowest = np.floor(above_low - own_high).astype(np.int64) - 2 * (dimensions + 1)
-    highest = np.ceil(above_high - own_low).astype(np.int64) + 2 * (dimensions + 1)
-    spans = [int(span) for span in (highest - lowest + 1)[:dimensions]]
-    strides, worth = [], 1
-    for span in spans:
-        strides.append(worth)
-        worth *= span
-    if worth >= 2**63:
-        widest = int(np.argmax(high - low))
-        found = f"features that span {worth:.1e} lattice points, feature {widest} the widest"
-        raise DataError("permutohedral", found, "fewer than 9e18", "divide the features by larger bandwidths")
-    return scales, np.array([*strides, 0], np.int64), lowest
 
 
 @kernel()
@@ -245,8 +224,7 @@ def _join(keys, blocks, first_entries, strides):
     starts = np.concatenate([[0], np.cumsum(np.bincount(vertices, minlength=count))])
     entries = np.argsort(vertices, kind="stable").astype(np.int32)
     neighbours = np.full((count, corners, 2), count, np.int32)
-    steps = strides.sum() - corners * strides
-    _meet(vertex_keys[:count], steps, table_keys, table_vertices, neighbours)
+    _meet(vertex_keys[:count], numbering.steps(strides), table_keys, table_vertices, neighbours)
     return vertices, starts, entries, neighbours
 
 
@@ -279,11 +257,14 @@ def _meet(keys, steps, table_keys, table_vertices, neighbours):
                 neighbours[other, axis, 1] = vertex
 
 
-def filtered(values, width, lattice, left, right, transposed, out):
-    """Splat, blur and slice `values` (C, N), `width` columns wide, into `out` (C, N), both float32 and contiguous.
+@image_by_image
+def filtered(values, lattice, left, right, transposed, out):
+    """Splat, blur and slice `values` (C, H, W) into `out` (C, H, W), both float32 and contiguous.
 
     `right` and `left` (N,) float32 multiply what is splatted and what is sliced.
     """
+    width = values.shape[2]
+    values, out = (planes.reshape(len(planes), -1) for planes in (values, out))
     # Vertices hold their classes side by side, filled up to whole registers.
     row = -(-values.shape[0] // WIDTH) * WIDTH
     own = np.empty((lattice.entries.size, row), np.float32)

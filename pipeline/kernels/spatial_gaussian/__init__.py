@@ -6,10 +6,13 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import DataError
-from pipeline.kernels import checks, dispatch
-from pipeline.kernels.spatial_gaussian import cpu, reference
+from pipeline.kernels import checks, dispatch, source
+from pipeline.kernels.spatial_gaussian import cpu, cuda, reference
 
-REFUSALS = {"cpu": dispatch.cpu_refusal}
+BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays and write into the last
+REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
+# Neighbours that weigh less than half a unit in the last place of the centre's 1 are left out.
+LEAST = 2.0**-25
 
 
 def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
@@ -26,7 +29,7 @@ def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
         θ in px, above 0.
     left, right : Tensor of shape (B, 1, H, W), optional
         1 where not given.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
@@ -54,41 +57,45 @@ def spatial_gaussian(values, theta, left=None, right=None, *, backend="auto"):
     checks.scales("spatial_gaussian", values, left=left, right=right)
     if left.requires_grad or right.requires_grad:
         return left * spatial_gaussian(right * values, theta, backend=backend)
-    if chosen == "cpu":
-        return _SpatialGaussian.apply(values, theta, left, right)
-    return left * reference.spatial_gaussian(right * values, theta.to(values))
+    if chosen == "reference":
+        return left * reference.spatial_gaussian(right * values, theta.to(values))
+    return _SpatialGaussian.apply(values, theta, left, right, BACKENDS[chosen])
 
 
 class _SpatialGaussian(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values, theta, left, right):
+    def forward(ctx, values, theta, left, right, backend):
         ctx.save_for_backward(values, theta, left, right)
-        return _run(values, left, right, *_taps(values, theta))
+        ctx.backend = backend
+        return _run(backend, values, left, right, *_taps(values, theta))
 
     @staticmethod
     def backward(ctx, gradient):
         values, theta, left, right = ctx.saved_tensors
         to_values = to_theta = None
         if ctx.needs_input_grad[0]:
-            to_values = _run(gradient, right, left, *_taps(values, theta))
+            to_values = _run(ctx.backend, gradient, right, left, *_taps(values, theta))
         if ctx.needs_input_grad[1]:
             # d/dθ of exp(−(r² + c²) / 2 θ²) is (r² + c²) / θ³ times it: a sum of two separable kernels.
             # The squares make what is far count that does not count in the sum itself.
             rows, cols = _taps(values, theta, torch.finfo(torch.float32).tiny)
             far_rows, far_cols = (taps * np.arange(taps.size, dtype=np.float32) ** 2 for taps in (rows, cols))
-            moved = _run(values, left, right, far_rows, cols) + _run(values, left, right, rows, far_cols)
-            to_theta = ((gradient * moved).sum(dtype=torch.float64) / theta.double() ** 3).to(theta)
-        return to_values, to_theta, None, None
+            moved = _run(ctx.backend, values, left, right, far_rows, cols)
+            moved = moved + _run(ctx.backend, values, left, right, rows, far_cols)
+            to_theta = ((gradient * moved).sum(dtype=torch.float64).to(theta.device) / theta.double() ** 3).to(theta)
+        return to_values, to_theta, None, None, None
 
 
-def _taps(values, theta, *least):
-    return tuple(cpu.taps(float(theta), size, *least) for size in values.shape[-2:])
+def _taps(values, theta, least=LEAST):
+    """Return the weights of distances 0, 1, … in rows and in columns, down to `least`; float32."""
+    theta = float(theta)
+    reach = math.floor(theta * math.sqrt(-2 * math.log(least)))
+    distances = (np.arange(min(size - 1, reach) + 1) for size in values.shape[2:])
+    return [np.exp(-0.5 * (distance / theta) ** 2).astype(np.float32) for distance in distances]
 
 
-def _run(values, left, right, rows, cols):
-    out = dispatch.room(values.shape)
-    before, after, planes, filtered = (x.detach().contiguous().numpy() for x in (right, left, values, out))
-    with dispatch.compiled():
-        for image in zip(planes, before[:, 0], after[:, 0], filtered, strict=True):
-            cpu.spatial_gaussian(*image[:3], rows, cols, image[3])
+def _run(backend, values, left, right, rows, cols):
+    out = dispatch.room(values)
+    scales = (scale.contiguous().flatten(0, 1) for scale in (right, left))
+    backend.spatial_gaussian(values.contiguous(), *scales, rows, cols, out)
     return out

@@ -1,23 +1,15 @@
 """The fast CPU path, in Numba: each row of pixels is summed over rows, then, still in the cache, over columns."""
 
-import math
-
 import numpy as np
 from numba import float32, njit, prange
 
+from pipeline.kernels.dispatch import image_by_image
 from pipeline.kernels.simd import WIDTH, kernel, load, read, spread, write
 
 STEP = 4 * WIDTH  # four sums that do not wait for one another
-# Neighbours that weigh less than half a unit in the last place of the centre's 1 are left out.
-LEAST = 2.0**-25
 
 
-def taps(theta, size, least=LEAST):
-    """Return the weights of distances 0, 1, … down to `least`, float32."""
-    radius = min(size - 1, math.floor(theta * math.sqrt(-2 * math.log(least))))
-    return np.exp(-0.5 * (np.arange(radius + 1) / theta) ** 2).astype(np.float32)
-
-
+@image_by_image
 @kernel(parallel=True)
 def spatial_gaussian(values, right, left, row_taps, col_taps, out):
     """Filter values (C, H, W) into out; right and left (H, W) multiply before and after."""

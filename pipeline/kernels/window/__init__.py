@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 from pipeline.core.errors import DataError
-from pipeline.kernels import checks, dispatch
-from pipeline.kernels.window import cpu, reference
+from pipeline.kernels import checks, dispatch, source
+from pipeline.kernels.window import cpu, cuda, reference
 
-REFUSALS = {"cpu": dispatch.cpu_refusal}
+BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays and write into the last
+REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
 
 
 def degree(features, radius, *, backend="auto"):
@@ -34,7 +35,7 @@ def degree(features, radius, *, backend="auto"):
         Position, colour or anything else, each divided by its bandwidth, so without unit.
     radius : int
         Reach of the window in pixels.
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
@@ -51,15 +52,16 @@ def degree(features, radius, *, backend="auto"):
     """
     checks.image("window, features", features)
     radius = _within(radius, features)
-    if dispatch.pick("window", backend, REFUSALS, features) == "cpu":
-        return _Degree.apply(features, radius)
-    return reference.degree(features, radius)
+    chosen = dispatch.pick("window", backend, REFUSALS, features)
+    if chosen == "reference":
+        return reference.degree(features, radius)
+    return _Degree.apply(features, radius, BACKENDS[chosen])
 
 
 class Weights(NamedTuple):
     """What `weights` makes and `message` reads."""
 
-    values: torch.Tensor  # (B, K, H, W), or on the CPU (B, H, K, P): see the backend
+    values: torch.Tensor  # (B, K, H, W), or by the cpu backend (B, H, K, P)
     radius: int
     shape: tuple  # (B, H, W)
     backend: str
@@ -77,7 +79,7 @@ def weights(kernels, radius, left, right, *, exclude_self=False, backend="auto")
         What multiplies where the message arrives and where it comes from.
     exclude_self : bool
         Whether i is left out of W(i).
-    backend : {"auto", "cpu", "reference"}
+    backend : {"auto", "cuda", "cpu", "reference"}
 
     Returns
     -------
@@ -103,10 +105,10 @@ def weights(kernels, radius, left, right, *, exclude_self=False, backend="auto")
     radius = _within(radius, left)
     batch, _, height, width = left.shape
     chosen = dispatch.pick("window", backend, REFUSALS, *kernels, left, right)
-    if chosen == "cpu":
-        values = _Weights.apply(radius, exclude_self, left, right, *kernels)
-    else:
+    if chosen == "reference":
         values = reference.weights(kernels, radius, left, right, exclude_self)
+    else:
+        values = _Weights.apply(radius, exclude_self, BACKENDS[chosen], left, right, *kernels)
     return Weights(values, radius, (batch, height, width), chosen)
 
 
@@ -138,10 +140,10 @@ def message(q, weights):
         raise DataError("window", f"q {tuple(q.shape)}", expected, "make the weights from this image")
     if q.dtype != weights.values.dtype:
         raise DataError("window", f"q {q.dtype}, weights {weights.values.dtype}", "one dtype", "convert one")
-    if weights.backend == "cpu":
-        dispatch.pick("window", "cpu", REFUSALS, q)
-        return _Message.apply(q, weights.values, weights.radius)
-    return reference.message(q, weights.values, weights.radius)
+    if weights.backend == "reference":
+        return reference.message(q, weights.values, weights.radius)
+    dispatch.pick("window", weights.backend, REFUSALS, q)
+    return _Message.apply(q, weights.values, weights.radius, BACKENDS[weights.backend])
 
 
 def _within(radius, image):
@@ -152,85 +154,66 @@ def _within(radius, image):
 
 
 def _planes(tensor):
-    """Return a tensor (B, C, H, W) as an array (B, C, H·W)."""
-    return tensor.detach().contiguous().flatten(2).numpy()
+    """Return a tensor (B, C, H, W) as (B, C, H·W), contiguous."""
+    return tensor.contiguous().flatten(2)
 
 
 class _Degree(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, features, radius):
+    def forward(ctx, features, radius, backend):
         ctx.save_for_backward(features)
-        ctx.radius = radius
-        out = dispatch.room(features[:, :1].shape)
-        size = features.shape[2:]
-        with dispatch.compiled():
-            for image, total in zip(_planes(features), _planes(out), strict=True):
-                cpu.degree(image, *size, radius, total[0])
+        ctx.size, ctx.backend = (*features.shape[2:], radius), backend
+        out = dispatch.room(features, len(features), 1, *features.shape[2:])
+        backend.degree(_planes(features), *ctx.size, out.flatten(1))
         return out
 
     @staticmethod
     def backward(ctx, gradient):
         (features,) = ctx.saved_tensors
-        out = dispatch.room(features.shape)
-        with dispatch.compiled():
-            for arrays in zip(_planes(gradient), _planes(features), _planes(out), strict=True):
-                cpu.degree_backward(arrays[0][0], arrays[1], *features.shape[2:], ctx.radius, arrays[2])
-        return out, None
+        out = dispatch.room(features)
+        ctx.backend.degree_backward(gradient.contiguous().flatten(1), _planes(features), *ctx.size, out.flatten(2))
+        return out, None, None
 
 
 class _Weights(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, radius, exclude_self, left, right, *kernels):
-        ctx.radius, ctx.exclude_self, ctx.counts = radius, exclude_self, [features.shape[1] for features in kernels]
+    def forward(ctx, radius, exclude_self, backend, left, right, *kernels):
+        ctx.counts, ctx.backend = [features.shape[1] for features in kernels], backend
+        size = (*left.shape[2:], radius)
+        ctx.settings = (np.cumsum([0, *ctx.counts]), *size, exclude_self)
         features = torch.cat(kernels, dim=1)
         ctx.save_for_backward(left, right, features)
-        batch, _, height, width = left.shape
-        out = dispatch.room((batch, height, (2 * radius + 1) ** 2, cpu.pitch(width)))
-        splits = np.cumsum([0, *ctx.counts])
-        with dispatch.compiled():
-            for image, *scales, table in zip(*map(_planes, (features, left, right)), out.numpy(), strict=True):
-                cpu.weights(image, splits, *scales, height, width, radius, exclude_self, table)
+        out = dispatch.room(left, len(left), *backend.table(*size))
+        backend.weights(*map(_planes, (features, left, right)), *ctx.settings, out)
         return out
 
     @staticmethod
     def backward(ctx, gradient):
         left, right, features = ctx.saved_tensors
-        height, width = left.shape[2:]
-        splits = np.cumsum([0, *ctx.counts])
-        outs = [dispatch.room(x.shape) for x in (features, left, right)]
-        arrays = [gradient.contiguous().numpy(), *map(_planes, (features, left, right)), *map(_planes, outs)]
-        with dispatch.compiled():
-            for table, image, *scales, to_features, to_left, to_right in zip(*arrays, strict=True):
-                cpu.weights_backward(
-                    *(table, image, splits, *scales, height, width, ctx.radius, ctx.exclude_self),
-                    *(to_features, to_left, to_right),
-                )
-        return None, None, outs[1], outs[2], *outs[0].split(ctx.counts, dim=1)
+        outs = [dispatch.room(x) for x in (features, left, right)]
+        given = (gradient.contiguous(), *map(_planes, (features, left, right)))
+        ctx.backend.weights_backward(*given, *ctx.settings, *(out.flatten(2) for out in outs))
+        return None, None, None, outs[1], outs[2], *outs[0].split(ctx.counts, dim=1)
 
 
 class _Message(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, weights, radius):
+    def forward(ctx, q, weights, radius, backend):
         ctx.save_for_backward(q, weights)
-        ctx.radius = radius
-        out = dispatch.room(q.shape)
-        with dispatch.compiled():
-            for arrays in zip(_planes(q), weights.detach().numpy(), _planes(out), strict=True):
-                cpu.message(*arrays[:2], *q.shape[2:], radius, arrays[2])
+        ctx.size, ctx.backend = (*q.shape[2:], radius), backend
+        out = dispatch.room(q)
+        backend.message(_planes(q), weights, *ctx.size, out.flatten(2))
         return out
 
     @staticmethod
     def backward(ctx, gradient):
         q, weights = ctx.saved_tensors
-        size = (*q.shape[2:], ctx.radius)
+        gradient = _planes(gradient)
         to_q = to_weights = None
-        with dispatch.compiled():
-            if ctx.needs_input_grad[0]:
-                to_q = dispatch.room(q.shape)
-                for arrays in zip(_planes(gradient), weights.numpy(), _planes(to_q), strict=True):
-                    cpu.message_backward_q(*arrays[:2], *size, arrays[2])
-            if ctx.needs_input_grad[1]:
-                to_weights = dispatch.room(weights.shape)
-                for arrays in zip(_planes(gradient), _planes(q), to_weights.numpy(), strict=True):
-                    cpu.message_backward_weights(*arrays[:2], *size, arrays[2])
-        return to_q, to_weights, None
+        if ctx.needs_input_grad[0]:
+            to_q = dispatch.room(q)
+            ctx.backend.message_backward_q(gradient, weights, *ctx.size, to_q.flatten(2))
+        if ctx.needs_input_grad[1]:
+            to_weights = dispatch.room(weights)
+            ctx.backend.message_backward_weights(gradient, _planes(q), *ctx.size, to_weights)
+        return to_q, to_weights, None, None

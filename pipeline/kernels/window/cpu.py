@@ -6,13 +6,14 @@ the row's pixels side by side, with P ≥ W a pitch that keeps offsets from fall
 
 from numba import float32, njit, prange
 
+from pipeline.kernels.dispatch import image_by_image
 from pipeline.kernels.simd import WIDTH, exp, inside, kernel, load, load_part, spread, store, store_part
 
 
-def pitch(width):
-    """Return how far apart in memory the weights of neighbouring offsets lie, in elements."""
+def table(height, width, radius):
+    """Return the shape of one image's weights."""
     rounded = -(-width // 16) * 16
-    return rounded + 16 if rounded % 64 == 0 else rounded
+    return height, (2 * radius + 1) ** 2, rounded + 16 if rounded % 64 == 0 else rounded
 
 
 @njit(inline="always")
@@ -48,6 +49,7 @@ def _kernel(features, first, last, here, there, col, other, width, border):
     return inside(exp(float32(-0.5) * distance), -other, width - other)
 
 
+@image_by_image
 @kernel(parallel=True)
 def degree(features, height, width, radius, out):
     """Sum the kernel over the window: features (F, N), out (N,)."""
@@ -63,6 +65,7 @@ def degree(features, height, width, radius, out):
             _write(out, here, total, col, width)
 
 
+@image_by_image
 @kernel(parallel=True)
 def degree_backward(gradient, features, height, width, radius, out):
     """Return the gradient of `degree` to the features: gradient (N,), out (F, N)."""
@@ -88,8 +91,9 @@ def degree_backward(gradient, features, height, width, radius, out):
                         _write(out, at + here, _read(out, at + here, col, width, border) + moved, col, width)
 
 
+@image_by_image
 @kernel(parallel=True)
-def weights(features, splits, left, right, height, width, radius, exclude_self, out):
+def weights(features, left, right, splits, height, width, radius, exclude_self, out):
     """Merge M kernels: features (F, N), kernel m those from splits[m] to splits[m + 1]; left and right (M, N)."""
     side, pixels, kernels = 2 * radius + 1, features.shape[1], left.shape[0]
     for row in prange(height):
@@ -112,9 +116,10 @@ def weights(features, splits, left, right, height, width, radius, exclude_self, 
                 store(out, (row * side * side + offset) * out.shape[2] + col, merged)
 
 
+@image_by_image
 @kernel(parallel=True)
 def weights_backward(
-    gradient, features, splits, left, right, height, width, radius, exclude_self, to_features, to_left, to_right
+    gradient, features, left, right, splits, height, width, radius, exclude_self, to_features, to_left, to_right
 ):
     """Return the gradients of `weights`: gradient (H, K, P); the others as their arguments."""
     side, pixels, kernels = 2 * radius + 1, features.shape[1], left.shape[0]
@@ -154,6 +159,7 @@ def weights_backward(
                 _write(to_right, at + here, right_sum, col, width)
 
 
+@image_by_image
 @kernel(parallel=True)
 def message(q, weights, height, width, radius, out):
     """Sum the neighbours' q (C, N), weighted, into out (C, N)."""
@@ -187,6 +193,7 @@ def message(q, weights, height, width, radius, out):
                 label += 4
 
 
+@image_by_image
 @kernel(parallel=True)
 def message_backward_q(gradient, weights, height, width, radius, out):
     """Return the gradient of `message` to q: gradient and out (C, N)."""
@@ -220,6 +227,7 @@ def message_backward_q(gradient, weights, height, width, radius, out):
                 label += 4
 
 
+@image_by_image
 @kernel(parallel=True)
 def message_backward_weights(gradient, q, height, width, radius, out):
     """Return the gradient of `message` to the weights: gradient and q (C, N), out (H, K, P)."""

@@ -1,0 +1,20 @@
+"""The CUDA path: the lattices' and the update's own kernels in turn, Q in the place of the result."""
+
+import torch
+
+from pipeline.kernels.mean_field_update.cuda import mean_field_update
+from pipeline.kernels.permutohedral.cuda import filtered
+
+
+def lattice_mean_field(unary, lattices, scales, weights, iterations, out):
+    """unary and out (B, C, H, W), two Lattices, scales ((left, right), (left, right)) of (B, N), weights (B, 2, C)."""
+    if iterations == 0:
+        out.copy_(unary)
+        return
+    messages = [torch.empty_like(unary) for _ in lattices]
+    flat, q, *sent = (x.flatten(2) for x in (unary, out, *messages))
+    mean_field_update(flat, (flat,), weights[:, :0], True, q)
+    for step in range(iterations):
+        for lattice, (left, right), message in zip(lattices, scales, messages, strict=True):
+            filtered(out, lattice, left, right, False, message)
+        mean_field_update(flat, tuple(sent), weights, step < iterations - 1, q)

@@ -1,0 +1,104 @@
+"""Every .cu file compiles by itself, for every generation of GPUs, with constants of small and of large calls.
+
+That needs NVIDIA's run-time compiler, no GPU; the compiler also refuses more shared memory than a block has.
+"""
+
+import nvrtc
+import pytest
+import torch
+
+from pipeline.kernels import all_pairs, blurred_update, permutohedral, source, spatial_gaussian, window
+from pipeline.kernels import mean_field_update as update
+
+FILES = sorted(str(path.relative_to(source.PACKAGE)) for path in source.PACKAGE.rglob("*.cu"))
+PACKAGES = {package.__name__.rpartition(".")[2]: package for package in (
+    all_pairs, blurred_update, permutohedral, spatial_gaussian, update, window
+)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    found = nvrtc.load()
+    return found or pytest.skip(f"{nvrtc.WHEEL}, NVIDIA's run-time compiler, is not installed")
+
+
+def compiles(compiler, file, architecture, options=()):
+    code = (source.PACKAGE / file).read_text(encoding="utf-8")
+    return nvrtc.compiled(compiler, code, [f"-arch=sm_{architecture}", *source.OPTIONS, *options])[:4] == b"\x7fELF"
+
+
+def test_every_kernel_has_a_source():
+    assert [file.partition("/")[0] for file in FILES] == sorted(PACKAGES)
+
+
+@pytest.mark.parametrize("architecture", [70, 80, 90, 100])
+@pytest.mark.parametrize("file", FILES)
+def test_compiles_as_it_stands(compiler, file, architecture):
+    if architecture not in nvrtc.architectures(compiler):
+        pytest.skip(f"this compiler does not know sm_{architecture}")
+    assert compiles(compiler, file, architecture)
+
+
+@pytest.mark.parametrize("classes", [1, 21, 256])
+@pytest.mark.parametrize("name", PACKAGES)
+def test_compiles_with_the_constants_of_calls(compiler, monkeypatch, name, classes):
+    """Calls of an image of 375 × 500 pixels, kernels not run; the largest windows, features, factors and messages."""
+    launches = set()
+
+    def launch(file, kernel, grid, block, *arguments, **constants):
+        assert all(1 <= size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False))
+        launches.add((file, source.defines(constants)))
+
+    monkeypatch.setattr(source, "launch", launch)
+    monkeypatch.setitem(PACKAGES[name].REFUSALS, "cuda", lambda *tensors: None)
+    CALLS[name](torch.zeros(1, classes, 375, 500))
+    assert launches
+    for file, options in launches:
+        assert compiles(compiler, file, 90, options)
+
+
+def call_window(q):
+    features, ones = torch.zeros(1, 5, *q.shape[2:], requires_grad=True), torch.ones(1, 2, *q.shape[2:])
+    for radius in (3, 5, 20):
+        degree = window.degree(features, radius, backend="cuda")
+        weights = window.weights([features, features[:, :2]], radius, ones, ones, backend="cuda")
+        (window.message(q, weights).sum() + degree.sum()).backward()
+
+
+def call_all_pairs(q):
+    for count in (5, 256):
+        features = torch.zeros(1, count, *q.shape[2:], requires_grad=True)
+        all_pairs.all_pairs(q, features, backend="cuda").sum().backward()
+
+
+def call_spatial_gaussian(q):
+    spatial_gaussian.spatial_gaussian(q, torch.tensor(3.0), backend="cuda")
+
+
+def call_mean_field_update(q):
+    for count in (1, 2, 4):
+        update.mean_field_update(q, [q] * count, torch.ones(count, q.shape[1]), backend="cuda")
+
+
+def call_blurred_update(q):
+    q = q.requires_grad_()
+    for factor in (2, 4, 200):
+        message = torch.zeros(1, q.shape[1], *(-(-size // factor) for size in q.shape[2:]))
+        blurred_update.blurred_update(q, message, factor, backend="cuda").sum().backward()
+        blurred_update.add_unblurred(q, message, factor, backend="cuda").sum().backward()
+
+
+def call_permutohedral(q):
+    for count in (2, 5, 8):
+        places = permutohedral.build(torch.zeros(1, count, 30, 40), backend="cuda")
+        permutohedral.permutohedral(q[..., :30, :40], places)
+
+
+CALLS = {
+    "all_pairs": call_all_pairs,
+    "blurred_update": call_blurred_update,
+    "mean_field_update": call_mean_field_update,
+    "permutohedral": call_permutohedral,
+    "spatial_gaussian": call_spatial_gaussian,
+    "window": call_window,
+}
