@@ -1,4 +1,4 @@
-"""The fast CPU path, in Numba: splat, blur and slice, block by block of the image; `cpu_lattice` says what a block is."""
+"""The fast CPU path, in Numba: splat, blur and slice, block by block; `cpu_lattice` says what a block is."""
 
 import numpy as np
 from numba import float32, njit, prange
