@@ -96,7 +96,8 @@ def _embed(features):
     strides, lowest = (np.stack(parts) for parts in zip(*numbers, strict=True))
     steps = np.stack([numbering.steps(image) for image in strides])
     scales = numbering.scales(dimensions)
-    scales, strides, lowest, steps = (torch.from_numpy(x).to(features.device) for x in (scales, strides, lowest, steps))
+    host = (torch.from_numpy(array) for array in (scales, strides, lowest, steps))
+    scales, strides, lowest, steps = (tensor.to(features.device, non_blocking=True) for tensor in host)
     keys = torch.empty(batch, pixels * (dimensions + 1), dtype=torch.int64, device=features.device)
     weights = features.new_empty(keys.numel())
     grid = (*_blocks(pixels), batch)
@@ -127,7 +128,7 @@ def _neighbours(keys, starts, steps, entries_per_image):
 
 def _ends(starts, parts):
     """Return where runs of `parts` begin, and behind them where the last ends."""
-    return torch.cat([starts, starts.new_tensor([len(parts)])]).int()
+    return torch.cat([starts, starts.new_full((1,), len(parts))]).int()
 
 
 def _blocks(threads):

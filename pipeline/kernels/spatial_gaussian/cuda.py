@@ -19,7 +19,7 @@ def spatial_gaussian(values, right, left, row_taps, col_taps, out):
 def _along_rows(values, scale, taps, out, before):
     batch, classes, rows, cols = values.shape
     grid = batch * classes, -(-cols // EDGE), -(-rows // EDGE)
-    taps = torch.from_numpy(taps).to(values.device)
+    taps = torch.from_numpy(taps).to(values.device, non_blocking=True)  # else the whole stream is waited for
     arguments = values, scale, taps, out, classes, rows, cols, len(taps) - 1
     block = EDGE, EDGE // PIXELS
     source.launch(KERNEL, "along_rows", grid, block, *arguments, BEFORE=before, PIXELS=PIXELS)
