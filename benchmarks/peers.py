@@ -21,6 +21,7 @@ import torch
 
 from pipeline import systems
 from pipeline.core import stamp
+from pipeline.fit import HeldOut
 from pipeline.formats.packs import Pack
 from pipeline.formats.unaries import Cache
 from pipeline.metrics import overlap
@@ -34,20 +35,6 @@ OURS = {
     "fullcrf": ("fullcrf", {}),
 }
 CPU = torch.device("cpu")
-
-
-class HeldOut:
-    """The held-out images with their unaries, read at each access."""
-
-    def __init__(self, pack, cache):
-        self.pack, self.cache, self.names = pack, cache, pack.names("heldout")
-
-    def __len__(self):
-        return len(self.names)
-
-    def __getitem__(self, index):
-        sample = self.pack.sample(self.names[index])
-        return sample, self.cache.unaries(sample.name, sample.image)
 
 
 def main():

@@ -9,7 +9,8 @@ from torch import nn
 class GaussianCRF(nn.Module):
     """A differentiable dense CRF; its parameters are the logarithms of the values in the settings.
 
-    A subclass gives `positive`, the names of its parameters, and `scores`, which runs mean field.
+    A subclass gives `positive`, the names of its parameters, and ``scores(unary, appearance, smoothness)``, which runs
+    mean field: from U (B, C, H, W) and both kernels' features, (B, F, H, W) and (B, 2, H, W), to scores (B, C, H, W).
 
     Parameters
     ----------
@@ -53,10 +54,6 @@ class GaussianCRF(nn.Module):
             log_probability = log_probability.clamp_min(math.log(self.settings.clip))
         unary = (log_probability / self.value("temperature")).log_softmax(dim=1)
         return self.scores(unary, self._appearance(images, extra), self._smoothness(images))
-
-    def scores(self, unary, appearance, smoothness):
-        """Return the scores (B, C, H, W) from U and both kernels' features, (B, F, H, W) and (B, 2, H, W)."""
-        raise NotImplementedError
 
     def weights(self, classes):
         """Return the kernels' weights in each class, (2, C)."""

@@ -34,6 +34,14 @@ def scales(total, mode):
     return (inverse, ones) if mode == "after" else (ones, inverse)
 
 
+def factors(row_sums, like, mode, exclude_self=False):
+    """Return `left` and `right` as `scales` does; `row_sums`, a callable, is asked only where the mode needs D.
+
+    `like` (B, M, H, W) gives batch, size, dtype and device where it does not.
+    """
+    return scales(like if mode == "none" else row_sums() - int(exclude_self), mode)
+
+
 def normalised(kernel, like, mode, exclude_self):
     """Return a filter of q.
 
@@ -52,11 +60,8 @@ def normalised(kernel, like, mode, exclude_self):
     callable
         Takes q (B, C, H, W), returns its message, same shape.
     """
-    ones = torch.ones_like(like[:, :1], memory_format=torch.contiguous_format)
-    if mode == "none":
-        left = right = ones
-    else:
-        left, right = scales(kernel(ones, None, None) - int(exclude_self), mode)
+    one = like[:, :1]
+    left, right = factors(lambda: kernel(torch.ones_like(one), None, None), one, mode, exclude_self)
     if not exclude_self:
         return lambda q: kernel(q, left, right)
     return lambda q: kernel(q, left, right) - left * right * q
@@ -71,9 +76,8 @@ def lattice(features, mode, exclude_self):
 def placed(features, mode):
     """Return what `lattice` filters with, for `lattice_mean_field`: the lattice, left and right."""
     places = build(features)
-    if mode == "none":
-        return places, *scales(features[:, :1], mode)
-    return places, *scales(permutohedral(torch.ones_like(features[:, :1]), places), mode)
+    one = features[:, :1]
+    return places, *factors(lambda: permutohedral(torch.ones_like(one), places), one, mode)
 
 
 def exact(features, mode, exclude_self):
@@ -95,8 +99,6 @@ def spatial(theta, like, mode, exclude_self):
 
 def window(features, radius, mode, exclude_self):
     """Filter within a window of side 2 `radius` + 1 by `features` (B, F, H, W), exactly."""
-    total = torch.ones_like(features[:, :1])
-    if mode != "none":
-        total = windows.degree(features, radius) - int(exclude_self)
-    merged = windows.weights([features], radius, *scales(total, mode), exclude_self=exclude_self)
+    sides = factors(lambda: windows.degree(features, radius), features[:, :1], mode, exclude_self)
+    merged = windows.weights([features], radius, *sides, exclude_self=exclude_self)
     return lambda q: windows.message(q, merged)

@@ -48,8 +48,7 @@ def mean_field(unary, messages, weights, *, iterations, start, compatibility=Non
         return [-torch.einsum("ij,bjhw->bihw", compatibility, total)], torch.ones_like(weights[:1])
 
     def watch(q, sent, new):
-        if trace is not None:
-            trace.append({"iteration": len(trace) + 1} | _energies(unary, q, _weighted(*sent)) | _change(q, new))
+        trace.append({"iteration": len(trace) + 1} | _energies(unary, q, _weighted(*sent)) | _change(q, new))
 
     return iterate(
         start,

@@ -48,14 +48,17 @@ def pick(kernel, backend, refusals, *tensors):
     return backend
 
 
-def cpu_refusal(*tensors):
-    """Say why compiled CPU code cannot take the tensors, or return None."""
+def plain_refusal(device, *tensors):
+    """Say why code for one kind of device, in float32, cannot take the tensors, or return None."""
     for tensor in tensors:
-        if tensor.device.type != "cpu":
+        if tensor.device.type != device:
             return f"a tensor on {tensor.device}"
         if tensor.dtype != torch.float32:
             return f"a tensor of {tensor.dtype}; it computes in float32"
     return None
+
+
+cpu_refusal = functools.partial(plain_refusal, "cpu")
 
 
 def room(like, *shape):

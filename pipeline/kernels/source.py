@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pipeline.kernels import dispatch
+
 PACKAGE = Path(__file__).resolve().parent
 OPTIONS = ("-std=c++17",)
 MOST_CHANNELS = 256
@@ -19,11 +21,9 @@ SHARED = 48 * 1024  # bytes of shared memory that a block has on every device wi
 
 def refusal(*tensors):
     """Say why CUDA code cannot take the tensors, or return None."""
+    if (reason := dispatch.plain_refusal("cuda", *tensors)) is not None:
+        return reason
     for tensor in tensors:
-        if tensor.device.type != "cuda":
-            return f"a tensor on {tensor.device}"
-        if tensor.dtype != torch.float32:
-            return f"a tensor of {tensor.dtype}; it computes in float32"
         if tensor.ndim == 4 and tensor.shape[1] > MOST_CHANNELS:
             return f"a tensor of {tensor.shape[1]} channels; it takes {MOST_CHANNELS} at most"
     return missing()

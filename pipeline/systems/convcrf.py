@@ -53,14 +53,14 @@ class ConvCRF(GaussianCRF):
     def _merge(self, appearance, smoothness, radius, gain):
         """Return both kernels, normalised and weighted, as one."""
         kernels = [appearance, smoothness]
-        mode, alone = self.settings.normalisation, int(self.settings.exclude_self)
-        if mode == "none":
-            total = torch.ones_like(appearance[:, :2])
-        else:
-            total = torch.cat([window.degree(features, radius) for features in kernels], dim=1) - alone
-        left, right = gaussian_filters.scales(total, mode)
+        mode, exclude_self = self.settings.normalisation, self.settings.exclude_self
+
+        def degrees():
+            return torch.cat([window.degree(features, radius) for features in kernels], dim=1)
+
+        left, right = gaussian_filters.factors(degrees, appearance[:, :2], mode, exclude_self)
         left = gain * left * self.weights(1).view(1, 2, 1, 1)
-        return window.weights(kernels, radius, left, right, exclude_self=self.settings.exclude_self)
+        return window.weights(kernels, radius, left, right, exclude_self=exclude_self)
 
 
 class System(refiners.GradientSystem):
