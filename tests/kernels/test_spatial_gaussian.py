@@ -8,8 +8,9 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from observe import refusal
 
-from pipeline.core.errors import BackendError, DataError
+from pipeline.core.errors import BackendError
 from pipeline.kernels.spatial_gaussian import spatial_gaussian
 
 SPATIAL = calls.KERNELS["spatial_gaussian"]
@@ -107,9 +108,7 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_refused_in_one_line(name):
     function, message = BAD[name]
-    with pytest.raises(DataError) as error:
-        function()
-    assert str(error.value) == message
+    assert refusal(function) == message
 
 
 def test_a_backend_that_cannot_is_refused():
