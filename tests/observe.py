@@ -23,9 +23,9 @@ def net_file(tmp_path, run, values):
     return path.rename(tmp_path / "changed.yaml")
 
 
-def refusal(call):
-    """Return the one line of the DataError that a call raises."""
-    with pytest.raises(DataError) as caught:
+def refusal(call, kind=DataError):
+    """Return the one line of the error, of one kind, that a call raises."""
+    with pytest.raises(kind) as caught:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from observe import refusal
 from PIL import Image
 
 from pipeline import datasets
@@ -61,13 +62,6 @@ def root(tmp_path):
 
 def read(root, **changed):
     return datasets.read(settings(root, **changed), seed=0)
-
-
-def refusal(call, kind=DataError):
-    with pytest.raises(kind) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # What is read

@@ -8,8 +8,8 @@ import builders
 import h5py
 import numpy as np
 import pytest
+from observe import refusal
 
-from pipeline.core.errors import DataError
 from pipeline.core.sample import Sample
 from pipeline.formats import packs
 from pipeline.formats.packs import Pack
@@ -20,13 +20,6 @@ SPLITS = {"train": 2, "heldout": 1, "val": 1}
 @pytest.fixture
 def path(tmp_path):
     return builders.pack(tmp_path / "a.h5", splits=SPLITS)
-
-
-def refusal(call):
-    with pytest.raises(DataError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def read_all(path):
