@@ -39,7 +39,7 @@ class GaussianCRF(nn.Module):
         return {name: float(self.value(name).detach()) for name in self.positive}
 
     def forward(self, images, log_probability, extra=None):
-        """Return the scores (B, C, H, W) of T iterations of mean field.
+        """Return the scores (B, C, H, W) of T iterations of mean field; their softmax is Q.
 
         Parameters
         ----------
@@ -52,7 +52,8 @@ class GaussianCRF(nn.Module):
         """
         if self.settings.clip > 0:
             log_probability = log_probability.clamp_min(math.log(self.settings.clip))
-        unary = (log_probability / self.value("temperature")).log_softmax(dim=1)
+        # Not normalised again: the same number added to all classes of a pixel changes no Q.
+        unary = log_probability / self.value("temperature")
         return self.scores(unary, self._appearance(images, extra), self._smoothness(images))
 
     def weights(self, classes):
@@ -75,5 +76,6 @@ class GaussianCRF(nn.Module):
 def _positions(images):
     """Return column and row of every pixel: (B, 2, H, W), px; column first, as other lattice codes do."""
     height, width = images.shape[-2:]
-    rows, cols = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([cols, rows]).to(images).expand(images.shape[0], -1, -1, -1)
+    like = {"dtype": images.dtype, "device": images.device}
+    rows, cols = torch.meshgrid(torch.arange(height, **like), torch.arange(width, **like), indexing="ij")
+    return torch.stack([cols, rows]).expand(images.shape[0], -1, -1, -1)

@@ -32,7 +32,9 @@ class GradientSystem:
         """Return labels (H, W) uint8."""
         with torch.inference_mode():
             images, log_probability = as_batch(image, unaries, self.device)
-            return self.module(images, log_probability)[0].argmax(dim=0).byte().cpu().numpy()
+            # max is several times as fast as argmax over the first axis.
+            labels = self.module(images, log_probability)[0].max(dim=0).indices
+            return labels.byte().cpu().numpy()
 
     def state(self):
         """Return every parameter's value, learnt or not."""

@@ -17,7 +17,7 @@ import operator
 from pathlib import Path
 
 from llvmlite import ir
-from numba import float32, njit
+from numba import njit
 from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, overload, register_model
@@ -182,39 +182,6 @@ def inside(typing, lanes, first, stop):
     return _LANES(lanes, types.intp, types.intp), build
 
 
-def _folded(builder, lanes, combine):
-    """Combine the eight into one, half with half: always in the same order."""
-    width = WIDTH
-    while width > 1:
-        width //= 2
-        turned = ir.Constant(_INTS, [(i + width) % WIDTH for i in range(WIDTH)])
-        lanes = combine(lanes, builder.shuffle_vector(lanes, ir.Constant(_VECTOR, ir.Undefined), turned))
-    return builder.extract_element(lanes, ir.Constant(_INT, 0))
-
-
-@intrinsic
-def total(typing, lanes):
-    """Return the sum of the eight, a float32."""
-
-    def build(context, builder, signature, arguments):
-        return _folded(builder, arguments[0], builder.fadd)
-
-    return types.float32(lanes), build
-
-
-@intrinsic
-def most(typing, lanes):
-    """Return the largest of the eight, a float32."""
-
-    def build(context, builder, signature, arguments):
-        def larger(one, other):
-            return builder.select(builder.fcmp_ordered(">", one, other), one, other)
-
-        return _folded(builder, arguments[0], larger)
-
-    return types.float32(lanes), build
-
-
 @intrinsic
 def transposed(typing, a, b, c, d, e, f, g, h):
     """Turn eight times eight: return the first of each, the second of each, …"""
@@ -320,7 +287,7 @@ def pick(typing, one, other, if_less, if_not):
 
 
 @intrinsic
-def _power_of_two(typing, lanes):
+def power_of_two(typing, lanes):
     """Return 2**n for whole numbers −126 ≤ n ≤ 127, by writing the exponent."""
 
     def build(context, builder, signature, arguments):
@@ -329,22 +296,3 @@ def _power_of_two(typing, lanes):
         return builder.bitcast(builder.shl(biased, ir.Constant(_INTS, [23] * WIDTH)), _VECTOR)
 
     return _LANES(lanes), build
-
-
-@njit(inline="always")
-def exp(lanes):
-    """Return e**x within 1.5 units in the last place; x is held to −87.3 ≤ x ≤ 88.3, NaN stays NaN.
-
-    x = n ln 2 + r with |r| ≤ ln 2 / 2; e**r by a polynomial of degree 7, fitted to the least relative error (5e-11
-    before rounding); 2**n by writing the exponent.
-    """
-    x = smallest(spread(float32(88.37626)), largest(spread(float32(-87.33654)), lanes))
-    n = nearest_whole(float32(1.44269504) * x)
-    # ln 2 in two parts, the first with few digits, so that n times it is exact.
-    r = (x - float32(0.693359375) * n) - float32(-2.12194440e-4) * n
-    p = float32(1.9790298e-4) * r + float32(1.39447036e-3)
-    p = p * r + float32(8.33349734e-3)
-    p = p * r + float32(4.16662944e-2)
-    p = p * r + float32(1.66666659e-1)
-    p = p * r + float32(0.5)
-    return (p * (r * r) + r + float32(1)) * _power_of_two(n)

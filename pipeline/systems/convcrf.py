@@ -22,7 +22,7 @@ class ConvCRF(GaussianCRF):
     def scores(self, unary, appearance, smoothness):
         """Return the scores (B, C, H, W)."""
         factor, radius = self.settings.blur, self.settings.filter_size // 2
-        start = unary if self.settings.start == "log_softmax" else unary.softmax(dim=1)
+        start = unary.log_softmax(dim=1) if self.settings.start == "log_softmax" else unary.softmax(dim=1)
         unary, gain = self._shares(unary)
         merged = self._merge(blur(appearance, factor), blur(smoothness, factor), radius, gain)
         if factor == 1:

@@ -4,7 +4,8 @@ import numpy as np
 from numba import float32, njit, prange
 
 from pipeline.kernels.dispatch import image_by_image
-from pipeline.kernels.simd import WIDTH, exp, kernel, load, read, spread, store, write
+from pipeline.kernels.simd import WIDTH, kernel, load, read, spread, store, write
+from pipeline.kernels.softmax import exp
 
 BATCH = 256  # senders whose kernel values stay in the cache while the classes are summed
 

@@ -8,7 +8,8 @@ import numpy as np
 from numba import float32, njit, prange
 
 from pipeline.kernels.dispatch import image_by_image
-from pipeline.kernels.simd import WIDTH, exp, kernel, largest, load, read, spread, store, write
+from pipeline.kernels.simd import WIDTH, kernel, load, read, spread, store, write
+from pipeline.kernels.softmax import softmax
 
 ROWS = 8  # coarse rows a thread takes at a time
 
@@ -55,20 +56,9 @@ def _score(unary, wide, label, row, col, above, below, down, size):
 @njit(inline="always")
 def _softmax(unary, wide, row, col, above, below, down, size, q):
     """Write eight pixels' q (C, 8)."""
-    classes = unary.shape[0]
-    most = spread(float32(-3e38))
-    for label in range(classes):
-        score = _score(unary, wide, label, row, col, above, below, down, size)
-        most = largest(most, score)
-        store(q, label * WIDTH, score)
-    total = spread(float32(0))
-    for label in range(classes):
-        power = exp(load(q, label * WIDTH) - most)
-        total += power
-        store(q, label * WIDTH, power)
-    share = float32(1) / total
-    for label in range(classes):
-        store(q, label * WIDTH, share * load(q, label * WIDTH))
+    for label in range(unary.shape[0]):
+        store(q, label * WIDTH, _score(unary, wide, label, row, col, above, below, down, size))
+    softmax(q, 0)
 
 
 @kernel()

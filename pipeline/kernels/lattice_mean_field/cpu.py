@@ -5,13 +5,12 @@ messages are sliced, the unary added, the softmax taken and its result splatted,
 """
 
 import numpy as np
-from numba import float32, njit, prange
+from numba import prange
 
 from pipeline.kernels.dispatch import image_by_image
 from pipeline.kernels.permutohedral.cpu import SIDE, blur, gain, side_by_side, sliced, splat, to_planes, to_rows
-from pipeline.kernels.simd import WIDTH, at, exp, kernel, largest, load, most, spread, store, total
-
-NOTHING = -1e30  # score of the places that fill up a row of classes: their share is 0
+from pipeline.kernels.simd import WIDTH, at, kernel, load, read, store, write
+from pipeline.kernels.softmax import softmax
 
 
 @image_by_image
@@ -20,8 +19,8 @@ def lattice_mean_field(unary, lattices, scales, weights, iterations, out):
     width = unary.shape[2]
     unary, out = (planes.reshape(len(planes), -1) for planes in (unary, out))
     row = -(-unary.shape[0] // WIDTH) * WIDTH
-    rows = np.zeros((2, row), np.float32)
-    rows[:, : unary.shape[0]] = weights * np.array([[gain(lattice)] for lattice in lattices])
+    gains = np.zeros((2, row), np.float32)
+    gains[:, : unary.shape[0]] = weights * np.array([[gain(lattice)] for lattice in lattices])
     own = [np.empty((lattice.entries.size, row), np.float32) for lattice in lattices]
     vertices = [np.zeros((2, lattice.starts.size, row), np.float32) for lattice in lattices]
     for step in range(iterations + 1):
@@ -29,38 +28,20 @@ def lattice_mean_field(unary, lattices, scales, weights, iterations, out):
             (lattice.cells, lattice.weights, lattice.first_entries, lattice.vertices, *sides, values[0], sums)
             for lattice, sides, values, sums in zip(lattices, scales, vertices, own, strict=True)
         ]
-        _pass(unary, width, step > 0, step == iterations, rows, lattices[0].blocks, *places[0], *places[1], out)
+        _pass(unary, width, step > 0, step == iterations, gains, lattices[0].blocks, *places[0], *places[1], out)
         if step < iterations:
             vertices = [blur(*each) for each in zip(own, lattices, vertices, strict=True)]
 
 
-@njit(inline="always")
-def _softmax(scores, lane, q):
-    """Write the softmax of a row of scores to the same row of q."""
-    row = q.shape[1]
-    high = load(scores, lane * row)
-    for block in range(WIDTH, row, WIDTH):
-        high = largest(high, load(scores, lane * row + block))
-    high = spread(most(high))
-    sums = spread(float32(0))
-    for block in range(0, row, WIDTH):
-        power = exp(load(scores, lane * row + block) - high)
-        sums += power
-        store(q, lane * row + block, power)
-    share = float32(1) / total(sums)
-    for block in range(0, row, WIDTH):
-        store(q, lane * row + block, share * load(q, lane * row + block))
-
-
 @kernel(parallel=True)
 def _pass(
-    unary, width, receives, ends, rows, blocks,
+    unary, width, receives, ends, gains, blocks,
     a_cells, a_weights, a_entries, a_vertices, a_left, a_right, a_values, a_sums,
     b_cells, b_weights, b_entries, b_vertices, b_left, b_right, b_values, b_sums,
     out,
 ):  # fmt: skip
     """Slice (if it `receives`), add the unary, then either write the scores (if it `ends`) or softmax and splat."""
-    row_size = rows.shape[1]
+    row_size = gains.shape[1]
     for number in prange(blocks.shape[0]):
         start, first_row, last_row, first_col, last_col = blocks[number]
         size, a_base, b_base = last_col - first_col, a_entries[number], b_entries[number]
@@ -68,23 +49,36 @@ def _pass(
         b_own = side_by_side(b_values, b_vertices, b_base, b_entries[number + 1])
         a_sums[a_base : a_entries[number + 1]] = 0
         b_sums[b_base : b_entries[number + 1]] = 0
-        scores, q = np.empty((SIDE, row_size), np.float32), np.empty((SIDE, row_size), np.float32)
+        scores = np.empty((unary.shape[0], SIDE), np.float32)
+        rows = np.empty((SIDE, row_size), np.float32)
         for row in range(first_row, last_row):
             there, pixel = row * width + first_col, start + (row - first_row) * size
-            to_rows(unary, there, size, scores, NOTHING)
             if receives:
                 for lane in range(size):
                     for block in range(0, row_size, WIDTH):
-                        a = load(rows, block) * sliced(a_own, a_cells, a_weights, pixel + lane, block)
-                        b = load(rows, row_size + block) * sliced(b_own, b_cells, b_weights, pixel + lane, block)
-                        both = at(a_left, there + lane) * a + at(b_left, there + lane) * b
-                        store(scores, lane * row_size + block, load(scores, lane * row_size + block) + both)
-            if ends:
-                to_planes(scores, there, size, out)
+                        total = sliced(a_own, a_cells, a_weights, pixel + lane, block)
+                        store(rows, lane * row_size + block, load(gains, block) * (at(a_left, there + lane) * total))
+                for lane in range(size):
+                    for block in range(0, row_size, WIDTH):
+                        total = sliced(b_own, b_cells, b_weights, pixel + lane, block)
+                        total = load(gains, row_size + block) * (at(b_left, there + lane) * total)
+                        store(rows, lane * row_size + block, load(rows, lane * row_size + block) + total)
+                to_planes(rows, 0, size, scores)
             else:
+                scores[:] = 0
+            for label in range(unary.shape[0]):
+                for lane in range(0, size, WIDTH):
+                    here = label * unary.shape[1] + there + lane
+                    score = load(scores, label * SIDE + lane) + read(unary, here, size - lane)
+                    if ends:
+                        write(out, here, score, size - lane)
+                    else:
+                        store(scores, label * SIDE + lane, score)
+            if not ends:
+                for lane in range(0, size, WIDTH):
+                    softmax(scores, lane)
+                to_rows(scores, 0, size, rows)
                 for lane in range(size):
-                    _softmax(scores, lane, q)
+                    splat(rows, lane, at(a_right, there + lane), a_sums, a_cells, a_weights, pixel + lane, a_base)
                 for lane in range(size):
-                    splat(q, lane, at(a_right, there + lane), a_sums, a_cells, a_weights, pixel + lane, a_base)
-                for lane in range(size):
-                    splat(q, lane, at(b_right, there + lane), b_sums, b_cells, b_weights, pixel + lane, b_base)
+                    splat(rows, lane, at(b_right, there + lane), b_sums, b_cells, b_weights, pixel + lane, b_base)

@@ -51,11 +51,13 @@ def build(features, *, backend="auto"):
     Source: Adams, Baek and Davis, Fast High-Dimensional Filtering Using the Permutohedral Lattice, Eurographics 2010.
     """
     checks.image("permutohedral, features", features)
-    checks.finite("permutohedral, features", features)
     if not 1 <= features.shape[1] <= MOST_FEATURES:
         found = f"{features.shape[1]} features"
         raise DataError("permutohedral", found, f"1 to {MOST_FEATURES}", "use the exact filter, or fewer")
-    if (furthest := float(features.detach().abs().max())) > FURTHEST:
+    # One pass finds whatever is wrong: a NaN among the numbers makes both ends NaN.
+    furthest = max(abs(float(end)) for end in features.detach().aminmax())
+    if not furthest <= FURTHEST:
+        checks.finite("permutohedral, features", features)
         found, expected = f"one of size {furthest:.1e}", f"{FURTHEST:.0e} at most"
         raise DataError("permutohedral, features", found, expected, "divide the features by larger bandwidths")
     if features.requires_grad:

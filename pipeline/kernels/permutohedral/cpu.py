@@ -49,31 +49,31 @@ def blur(own, lattice, vertices, transposed=False):
 
 
 @njit(inline="always")
-def _plane(values, label, there, size, fill):
-    """Read eight pixels of one class; of a class that is not there, `fill`."""
+def _plane(values, label, there, size):
+    """Read eight pixels of one class; of a class that is not there, 0."""
     classes, pixels = values.shape
     if label < classes:
         return read(values, label * pixels + there, size)
-    return spread(float32(fill))
+    return spread(float32(0))
 
 
 @njit(inline="always")
-def to_rows(values, there, size, rows, fill):
+def to_rows(values, there, size, rows):
     """Write some neighbouring pixels of values (C, N), from `there` on, to rows (SIDE, ·): a row of classes a pixel.
 
-    What fills up the rows is `fill`.
+    What fills up the rows is 0.
     """
     row = rows.shape[1]
     for lane in range(0, size, WIDTH):
         for label in range(0, row, WIDTH):
-            a = _plane(values, label, there + lane, size - lane, fill)
-            b = _plane(values, label + 1, there + lane, size - lane, fill)
-            c = _plane(values, label + 2, there + lane, size - lane, fill)
-            d = _plane(values, label + 3, there + lane, size - lane, fill)
-            e = _plane(values, label + 4, there + lane, size - lane, fill)
-            f = _plane(values, label + 5, there + lane, size - lane, fill)
-            g = _plane(values, label + 6, there + lane, size - lane, fill)
-            h = _plane(values, label + 7, there + lane, size - lane, fill)
+            a = _plane(values, label, there + lane, size - lane)
+            b = _plane(values, label + 1, there + lane, size - lane)
+            c = _plane(values, label + 2, there + lane, size - lane)
+            d = _plane(values, label + 3, there + lane, size - lane)
+            e = _plane(values, label + 4, there + lane, size - lane)
+            f = _plane(values, label + 5, there + lane, size - lane)
+            g = _plane(values, label + 6, there + lane, size - lane)
+            h = _plane(values, label + 7, there + lane, size - lane)
             turned = transposed(a, b, c, d, e, f, g, h)
             for k in range(WIDTH):
                 store(rows, (lane + k) * row + label, turned[k])
@@ -134,7 +134,7 @@ def _splat(values, width, right, cells, weights, blocks, first_entries, own):
         sent = np.zeros((SIDE, own.shape[1]), np.float32)
         for row in range(first_row, last_row):
             there, pixel = row * width + first_col, start + (row - first_row) * size
-            to_rows(values, there, size, sent, 0)
+            to_rows(values, there, size, sent)
             for lane in range(size):
                 splat(sent, lane, at(right, there + lane), own, cells, weights, pixel + lane, base)
 

@@ -14,7 +14,7 @@ from numba import float32, njit, prange
 
 from pipeline.kernels.dispatch import compiled
 from pipeline.kernels.permutohedral import numbering
-from pipeline.kernels.simd import WIDTH, kernel, load, nearest_whole, pick, read, spread, store
+from pipeline.kernels.simd import WIDTH, at, kernel, load, nearest_whole, pick, read, spread, store
 
 # Rows and columns of a block. Its vertices, up to nine a pixel, are numbered in 16 bits. One row of a block is what is
 # turned from one plane per class to one row of classes per pixel at a time.
@@ -93,54 +93,61 @@ def _place(features, width, scales, strides, lowest, blocks, cells, weights, key
 def _place_block(features, width, scales, strides, lowest, block, cells, weights, keys):
     start, first_row, last_row, first_col, last_col = block
     size = last_col - first_col
-    dimensions = features.shape[0]
-    corners = dimensions + 1
-    part = np.empty((corners, SIDE), np.float32)
-    axes, nearest = np.empty((corners, SIDE), np.float32), np.empty((corners, SIDE), np.float32)
+    corners = features.shape[0] + 1
+    turns, part = np.empty((corners, SIDE), np.float32), np.empty((corners, SIDE), np.float32)
+    axes, excess = np.empty((corners, SIDE), np.float32), np.empty(SIDE, np.float32)
+    # What a key grows by when one coordinate goes a turn, d + 1, further; from one corner of a simplex to the next all
+    # coordinates rise by 1, but for one that falls by d.
+    turn = corners * strides
+    steps = strides.sum() - turn
     offset = np.int64(0)
-    for axis in range(dimensions):
+    for axis in range(corners):
         offset += strides[axis] * lowest[axis]
-    # From one corner of a simplex to the next all coordinates rise by 1, but for one that falls by d.
-    steps = strides.sum() - corners * strides
     table_keys, table_cells = np.full(1 << 10, EMPTY), np.empty(1 << 10, np.uint16)
     first_key = start * corners
     count = 0
     for row in range(first_row, last_row):
-        _embed(features, scales, row * width + first_col, size, nearest, part, axes)
+        _embed(features, scales, row * width + first_col, size, turns, part, axes, excess)
         for lane in range(size):
-            pixel = start + (row - first_row) * size + lane
-            key = -offset
-            for axis in range(dimensions):
-                key += strides[axis] * np.int64(nearest[axis, lane])
             if 2 * (count + corners) > table_keys.size:
                 table_keys, table_cells = _grow(table_keys, table_cells)
-            weights[pixel, 0] = part[dimensions, lane] + (float32(1) - part[0, lane])
-            for corner in range(1, corners):
-                weights[pixel, corner] = part[dimensions - corner, lane] - part[corners - corner, lane]
+            key, place, shift = _onto_plane(turns, axes, excess, turn, lane)
+            key -= offset
+            pixel = start + (row - first_row) * size + lane
+            least = previous = at(part, place * SIDE + lane) + shift
             for corner in range(corners):
                 slot = _slot(table_keys, key)
-                if table_keys[slot] == EMPTY:
+                if at(table_keys, slot) == EMPTY:
                     table_keys[slot] = key
                     table_cells[slot] = count
                     keys[first_key + count] = key
                     count += 1
-                cells[pixel, corner] = table_cells[slot]
-                key += steps[int(axes[dimensions - corner, lane])]
+                cells[pixel, corner] = at(table_cells, slot)
+                key += at(steps, np.int64(at(axes, place * SIDE + lane)))
+                place -= 1
+                if place < 0:
+                    place = corners - 1
+                    shift += float32(1)
+                here = at(part, place * SIDE + lane) + shift
+                if corner + 1 < corners:
+                    weights[pixel, corner + 1] = here - previous
+                    previous = here
+            weights[pixel, 0] = least + (float32(1) - previous)
     return count
 
 
 @kernel()
-def _embed(features, scales, first, size, nearest, part, axes):
-    """Elevate some pixels onto the plane Σ = 0 and find the simplex of each.
+def _embed(features, scales, first, size, turns, part, axes, excess):
+    """Elevate some pixels onto the plane Σ = 0 and find the nearest point with whole multiples of d + 1.
 
-    Writes the nearest remainder-0 point to nearest (d + 1, SIDE); what lies between it and the pixel, in steps of d + 1
-    and falling order, to part; and to axes which coordinate each of these is.
+    Writes these multiples to turns (d + 1, SIDE) and their sum to excess (SIDE,); what lies between point and pixel, in
+    steps of d + 1 and falling order, to part; and to axes which coordinate each of these is.
     """
     dimensions, pixels = features.shape
     corners = dimensions + 1
     step, share = float32(corners), float32(1) / float32(corners)
     for lane in range(0, size, WIDTH):
-        above = spread(float32(0))
+        above, sum_of_turns = spread(float32(0)), spread(float32(0))
         for axis in range(dimensions, -1, -1):
             elevated = above
             if axis > 0:
@@ -148,10 +155,12 @@ def _embed(features, scales, first, size, nearest, part, axes):
                 scaled = scales[axis - 1] * feature
                 elevated = above - float32(axis) * scaled
                 above += scaled
-            turns = nearest_whole(share * elevated)
-            store(nearest, axis * SIDE + lane, step * turns)
-            store(part, axis * SIDE + lane, share * (elevated - step * turns))
+            whole = nearest_whole(share * elevated)
+            sum_of_turns += whole
+            store(turns, axis * SIDE + lane, whole)
+            store(part, axis * SIDE + lane, share * (elevated - step * whole))
             store(axes, axis * SIDE + lane, spread(float32(axis)))
+        store(excess, lane, sum_of_turns)
         # Each round the least of what is left goes to its end; equal ones keep their order.
         for last in range(dimensions, 0, -1):
             for place in range(lane, lane + last * SIDE, SIDE):
@@ -161,35 +170,30 @@ def _embed(features, scales, first, size, nearest, part, axes):
                 store(part, place + SIDE, pick(one, other, one, other))
                 store(axes, place, pick(one, other, next_axis, axis))
                 store(axes, place + SIDE, pick(one, other, axis, next_axis))
-        for one_lane in range(lane, min(lane + WIDTH, size)):
-            _onto_plane(nearest, part, axes, one_lane)
 
 
 @njit(inline="always")
-def _onto_plane(nearest, part, axes, lane):
-    """Where the nearest point lies off the plane, move its coordinates that are furthest the other way by one step.
+def _onto_plane(turns, axes, excess, turn, lane):
+    """Return the key of one pixel's nearest point on the plane, and which of its parts is the least now.
 
-    In the order the last become first, or the first last.
+    Where the point found lies off the plane by so many turns, as many of its coordinates go one turn back: those
+    furthest the other way. In the order by parts the last become first, or the first last, with 1 added or taken away.
     """
-    dimensions = part.shape[0] - 1
-    step = float32(dimensions + 1)
-    excess = float32(0)
-    for axis in range(dimensions + 1):
-        excess += nearest[axis, lane]
-    while excess > 0:
-        moved, axis = part[dimensions, lane] + float32(1), axes[dimensions, lane]
-        for place in range(dimensions, 0, -1):
-            part[place, lane], axes[place, lane] = part[place - 1, lane], axes[place - 1, lane]
-        part[0, lane], axes[0, lane] = moved, axis
-        nearest[int(axis), lane] -= step
-        excess -= step
-    while excess < 0:
-        moved, axis = part[0, lane] - float32(1), axes[0, lane]
-        for place in range(dimensions):
-            part[place, lane], axes[place, lane] = part[place + 1, lane], axes[place + 1, lane]
-        part[dimensions, lane], axes[dimensions, lane] = moved, axis
-        nearest[int(axis), lane] += step
-        excess += step
+    corners = axes.shape[0]
+    key = np.int64(0)
+    for axis in range(corners):
+        key += turn[axis] * np.int64(at(turns, axis * SIDE + lane))
+    off = np.int64(at(excess, lane))
+    for place in range(corners - off, corners):
+        key -= at(turn, np.int64(at(axes, place * SIDE + lane)))
+    for place in range(-off):
+        key += at(turn, np.int64(at(axes, place * SIDE + lane)))
+    least, shift = corners - 1 - off, float32(0)
+    if least < 0:
+        least, shift = least + corners, float32(1)
+    elif least >= corners:
+        least, shift = least - corners, float32(-1)
+    return key, least, shift
 
 
 @njit(inline="always")
@@ -197,7 +201,7 @@ def _slot(table, key):
     """Return where a key stands in an open table, or the empty place where it belongs."""
     mask = table.size - 1
     slot = ((key * SPREAD) >> 20) & mask
-    while table[slot] != EMPTY and table[slot] != key:
+    while at(table, slot) != EMPTY and at(table, slot) != key:
         slot = (slot + 1) & mask
     return slot
 

@@ -7,7 +7,8 @@ the row's pixels side by side, with P ≥ W a pitch that keeps offsets from fall
 from numba import float32, njit, prange
 
 from pipeline.kernels.dispatch import image_by_image
-from pipeline.kernels.simd import WIDTH, exp, inside, kernel, load, load_part, spread, store, store_part
+from pipeline.kernels.simd import WIDTH, inside, kernel, load, load_part, spread, store, store_part
+from pipeline.kernels.softmax import exp
 
 
 def table(height, width, radius):
