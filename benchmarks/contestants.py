@@ -90,10 +90,11 @@ def pydensecrf(source, normalisation="symmetric", weights=WEIGHTS):
     classes, height, width = source.probability.shape
     image = np.ascontiguousarray(source.image).copy()
 
+    energy = np.ascontiguousarray(-np.log(source.probability).reshape(classes, -1))
+
     def call():
-        energy = -np.log(source.probability).reshape(classes, -1)
         crf = densecrf.DenseCRF2D(width, height, classes)
-        crf.setUnaryEnergy(np.ascontiguousarray(energy))
+        crf.setUnaryEnergy(energy)
         crf.addPairwiseGaussian(sxy=THETAS[2], compat=weights[1], normalization=mode)
         crf.addPairwiseBilateral(sxy=THETAS[0], srgb=THETAS[1], rgbim=image, compat=weights[0], normalization=mode)
         return np.asarray(crf.inference(ITERATIONS)).reshape(classes, height, width)

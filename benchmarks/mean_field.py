@@ -9,57 +9,72 @@ benchmarks/results/mean_field.json, a plot of the growth beside it.
 """
 
 import argparse
-import datetime
 import functools
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import contestants
 import matplotlib.pyplot as plt
 import numpy as np
+import record
 import torch
 from PIL import Image
 
 from pipeline.algorithms.noisy_truth import noisy_truth
-from pipeline.core import stamp
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"480x360x12": (360, 480, 12), "500x375x21": (375, 500, 21)}
 LEAST_SECONDS, LEAST_CALLS = 1.5, 3  # of one process, after a first call that is not counted
 IMAGES = 2
+# A process in which `pipeline` is imported waits and takes memory in another way than torch by itself (see its
+# __init__.py). Peers run without that, as their users run them.
+UNTOUCHED = {"GOMP_SPINCOUNT": "300000", "THP_MEM_ALLOC_ENABLE": "0"}
 BLURRED = (3, 7, 11, 15)
 SHARP = (7, 11)
 
 
+class Entry(NamedTuple):
+    """One contestant: a function of `contestants`, its arguments, how many threads it is tried with."""
+
+    name: str
+    function: str
+    options: dict
+    threads: tuple = (1, 2)
+    environment: dict | None = None
+
+
 def entries(convcrf):
-    """Return every contestant: name, function of `contestants`, its arguments, numbers of threads."""
+    """Return every contestant."""
     lattice = {"smoothness": "lattice"}
     found = [
-        ("pydensecrf", "pydensecrf", {}, (1,)),
-        ("crfseg", "crfseg", {}, (1, 2)),
-        ("fullcrf, lattice smoothness", "fullcrf", lattice, (1, 2)),
-        ("fullcrf, separable smoothness", "fullcrf", {"smoothness": "separable"}, (1, 2)),
+        Entry("pydensecrf", "pydensecrf", {}, (1,), UNTOUCHED),
+        Entry("crfseg", "crfseg", {}, (1, 2), UNTOUCHED),
+        Entry("fullcrf, lattice smoothness", "fullcrf", lattice),
+        Entry("fullcrf, separable smoothness", "fullcrf", {"smoothness": "separable"}),
     ]
     for k in BLURRED:
-        found.append((f"convcrf {k}, blur 4", "convcrf", {"filter_size": k, "blur": 4}, (1, 2)))
+        found.append(Entry(f"convcrf {k}, blur 4", "convcrf", {"filter_size": k, "blur": 4}))
     for k in SHARP:
-        found.append((f"convcrf {k}, blur 1", "convcrf", {"filter_size": k, "blur": 1}, (1, 2)))
-    found.append(("convcrf 11, blur 4, training", "convcrf_training", {"filter_size": 11, "blur": 4}, (1, 2)))
+        found.append(Entry(f"convcrf {k}, blur 1", "convcrf", {"filter_size": k, "blur": 1}))
+    found.append(Entry("convcrf 11, blur 4, training", "convcrf_training", {"filter_size": 11, "blur": 4}))
     if convcrf:
         peer = {"checkout": str(convcrf)}
+        eleven = peer | {"filter_size": 11}
         for k in BLURRED:
-            found.append((f"reference {k}, blur 4", "reference", peer | {"filter_size": k}, (1, 2)))
+            found.append(Entry(f"reference {k}, blur 4", "reference", peer | {"filter_size": k}, (1, 2), UNTOUCHED))
         for k in SHARP:
-            found.append((f"reference {k}, blur 1", "reference", peer | {"filter_size": k, "blur": 1}, (1, 2)))
-        trained = peer | {"filter_size": 11, "train": True}
-        found.append(("reference 11, blur 4, training", "reference", trained, (1, 2)))
+            options = peer | {"filter_size": k, "blur": 1}
+            found.append(Entry(f"reference {k}, blur 1", "reference", options, (1, 2), UNTOUCHED))
+        trained = eleven | {"train": True}
+        found.append(Entry("reference 11, blur 4, training", "reference", trained, (1, 2), UNTOUCHED))
+        found.append(Entry("reference 11, blur 4, our settings of the process", "reference", eleven))
     return found
 
 
@@ -75,31 +90,27 @@ def main():
     if args.one:
         print(json.dumps(measure(args.images, **json.loads(args.one))))
         return
-    result = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": stamp.commit(),
-        "versions": stamp.make("refine", inputs={})["versions"],
+    result = record.header() | {
         "times": timed(args),
         "equality": equality(args.images),
         "growth": growth(args.images),
     }
-    output = HERE / "results" / "mean_field.json"
-    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(output)
+    record.keep("mean_field", result)
 
 
 def timed(args):
     """Return per size and contestant: median ms, their quartiles, extra memory, threads at its best."""
     found = {}
     for size in SIZES:
-        jobs = [(entry, threads) for entry in entries(args.convcrf) for threads in entry[3] if args.only in entry[0]]
-        runs = {(entry[0], threads): [] for entry, threads in jobs}
+        chosen = [entry for entry in entries(args.convcrf) if args.only in entry.name]
+        jobs = [(entry, threads) for entry in chosen for threads in entry.threads]
+        runs = {(entry.name, threads): [] for entry, threads in jobs}
         for turn in range(args.rounds):
-            for (name, function, options, _), threads in jobs:
+            for (name, function, options, _, settings), threads in jobs:
                 one = {"function": function, "options": options, "size": size, "threads": threads}
                 command = [sys.executable, __file__, "--images", args.images, "--one", json.dumps(one)]
-                environment = os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+                count = {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+                environment = os.environ | count | (settings or {})
                 done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
                 if done.returncode:
                     print(f"{name}: {done.stderr.splitlines()[-1]}")

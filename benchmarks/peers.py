@@ -9,24 +9,19 @@ Figures go to benchmarks/results/peers.json.
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
 from pathlib import Path
 
 import contestants
 import numpy as np
+import record
 import torch
 
 from pipeline import systems
-from pipeline.core import stamp
 from pipeline.fit import HeldOut
 from pipeline.formats.packs import Pack
 from pipeline.formats.unaries import Cache
 from pipeline.metrics import overlap
 
-HERE = Path(__file__).resolve().parent
 SETS = {"camvid": "mobilenet", "voc_mini": "mobilenet_voc"}
 OURS = {
     "convcrf": ("convcrf", {}),
@@ -43,16 +38,8 @@ def main():
     parser.add_argument("--work", required=True, type=lambda text: Path(text).resolve())
     parser.add_argument("--convcrf", type=lambda text: Path(text).resolve())
     args = parser.parse_args()
-    result = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "commit": stamp.commit(),
-        "versions": stamp.make("refine", inputs={})["versions"],
-        "sets": {name: compared(args, name, net) for name, net in SETS.items()},
-    }
-    output = HERE / "results" / "peers.json"
-    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(output)
+    found = record.header() | {"sets": {name: compared(args, name, net) for name, net in SETS.items()}}
+    record.keep("peers", found)
 
 
 def compared(args, name, net):

@@ -7,14 +7,12 @@ benchmarks/results/photographs.json. Run again, it goes on where it stopped.
 """
 
 import argparse
-import datetime
-import json
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.core import stamp
+import record
+
 from pipeline.formats import fitted, tables, weights
 
 HERE = Path(__file__).resolve().parent
@@ -36,11 +34,7 @@ def main():
         ],
         check=True,
     )
-    result = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {args.threads} threads",
-        "commit": stamp.commit(),
-        "versions": stamp.make("report", inputs={})["versions"],
+    result = record.header(args.threads) | {
         "rows": tables.read(args.work / "results/aggregate/photographs.tsv")[0],
         "fitted": {str(path.relative_to(args.work)): numbers(path) for path in found(args.work, "fit/*/*/*.npz")},
         "fine-tuning": {
@@ -48,10 +42,7 @@ def main():
             for path in found(args.work, "finetune/*/*/*.safetensors")
         },
     }
-    output = HERE / "results/photographs.json"
-    output.parent.mkdir(exist_ok=True)
-    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(output)
+    record.keep("photographs", result)
 
 
 def lay_out(args):
