@@ -5,13 +5,13 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from planted import planted, wrong
 from torch.autograd import gradcheck
 from torch.func import functional_call
 
 from pipeline import systems
 from pipeline.core import settings
 from pipeline.core.errors import SettingsError
-from pipeline.core.sample import Sample
 from pipeline.core.settings import Settings
 from pipeline.core.unaries import Unaries
 from pipeline.systems.convcrf import ConvCRF
@@ -164,24 +164,10 @@ def test_state_replaces_settings():
 # The system
 
 
-def planted(seed, size=(20, 24)):
-    """Two colours, two classes, unaries with noise that the colours tell away."""
-    rng = np.random.default_rng(seed)
-    truth = (builders.smooth(rng, size, 4) > 0).astype(np.uint8)
-    image = np.where(truth[..., None] == 1, [200, 60, 60], [60, 60, 200]) + rng.integers(-8, 9, (*size, 3))
-    scores = np.stack([1.0 - truth, truth]) * 1.5 + 1.5 * rng.standard_normal((2, *size))
-    sample = Sample(str(seed), image.astype(np.uint8), truth)
-    return sample, Unaries(torch.from_numpy(scores.astype(np.float32)), "logits")
-
-
 def fitted(chosen, seed=0):
     torch.manual_seed(seed + 100)
     system = systems.build(chosen, 2, CPU)
     return list(system.fit([planted(0), planted(1)], seed=0)), system
-
-
-def wrong(system, sample, unaries):
-    return float((system.refine(sample.image, unaries) != sample.truth).mean())
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "soft_jaccard"])

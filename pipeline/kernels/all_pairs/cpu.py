@@ -20,6 +20,15 @@ def _kernel(own, features, pixel):
     return exp(float32(-0.5) * distance)
 
 
+@njit(inline="always")
+def _eight(planes, here, size):
+    """Copy eight pixels of every plane (·, N) together, (·, 8)."""
+    found = np.empty((planes.shape[0], WIDTH), np.float32)
+    for plane in range(planes.shape[0]):
+        store(found, plane * WIDTH, read(planes, plane * planes.shape[1] + here, size))
+    return found
+
+
 @image_by_image
 @kernel(parallel=True)
 def all_pairs(values, features, out):
@@ -28,9 +37,7 @@ def all_pairs(values, features, out):
     for tile in prange((pixels + WIDTH - 1) // WIDTH):
         here = tile * WIDTH
         size = min(WIDTH, pixels - here)
-        own = np.empty((features.shape[0], WIDTH), np.float32)
-        for feature in range(features.shape[0]):
-            store(own, feature * WIDTH, read(features, feature * pixels + here, size))
+        own = _eight(features, here, size)
         sums = np.zeros((classes, WIDTH), np.float32)
         kernel = np.empty((BATCH, WIDTH), np.float32)
         for first in range(0, pixels, BATCH):
@@ -74,13 +81,8 @@ def to_features(gradient, values, features, out):
     for tile in prange((pixels + WIDTH - 1) // WIDTH):
         here = tile * WIDTH
         size = min(WIDTH, pixels - here)
-        own = np.empty((features.shape[0], WIDTH), np.float32)
-        for feature in range(features.shape[0]):
-            store(own, feature * WIDTH, read(features, feature * pixels + here, size))
-        own_gradient, own_values = np.empty((classes, WIDTH), np.float32), np.empty((classes, WIDTH), np.float32)
-        for label in range(classes):
-            store(own_gradient, label * WIDTH, read(gradient, label * pixels + here, size))
-            store(own_values, label * WIDTH, read(values, label * pixels + here, size))
+        own = _eight(features, here, size)
+        own_gradient, own_values = _eight(gradient, here, size), _eight(values, here, size)
         sums = np.zeros((features.shape[0], WIDTH), np.float32)
         some = np.empty((features.shape[0], WIDTH), np.float32)
         for first in range(0, pixels, short):

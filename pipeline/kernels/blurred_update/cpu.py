@@ -62,11 +62,23 @@ def _softmax(unary, wide, row, col, above, below, down, size, q):
 
 
 @kernel()
-def _keep(message, row, left, factor, kept, wide):
-    """Have a row of the message widened in its place, row % 2, of `wide` (2, C, W); `kept` tells which rows are."""
-    if kept[row % 2] != row:
-        _widen(message, row, left, factor, wide[row % 2])
-        kept[row % 2] = row
+def _between(message, row, top, left, factor, kept, wide):
+    """Return the two places in `wide` (2, C, W) a fine row lies between, and its way to the second.
+
+    The rows of the message are widened there if they are not yet; `kept` tells which ones are.
+    """
+    above, below, down = _source(row + top, factor, message.shape[1])
+    for cell_row in (above, below):
+        if kept[cell_row % 2] != cell_row:
+            _widen(message, cell_row, left, factor, wide[cell_row % 2])
+            kept[cell_row % 2] = cell_row
+    return above % 2, below % 2, down
+
+
+@njit(inline="always")
+def _fine(cell, factor, offset, size):
+    """Return the first and, excluded, the last fine position of a cell that lie within the image."""
+    return max(0, cell * factor - offset), min(size, (cell + 1) * factor - offset)
 
 
 @image_by_image
@@ -78,13 +90,11 @@ def add_unblurred(unary, message, factor, top, left, out):
     for chunk in prange((rows + ROWS - 1) // ROWS):
         kept, wide = np.full(2, -1), np.empty((2, classes, width), np.float32)
         for row in range(max(0, chunk * ROWS * factor - top), min(height, (chunk + 1) * ROWS * factor - top)):
-            above, below, down = _source(row + top, factor, rows)
-            _keep(message, above, left, factor, kept, wide)
-            _keep(message, below, left, factor, kept, wide)
+            above, below, down = _between(message, row, top, left, factor, kept, wide)
             for label in range(classes):
                 for col in range(0, width, WIDTH):
                     size = min(WIDTH, width - col)
-                    score = _score(unary, wide, label, row, col, above % 2, below % 2, down, size)
+                    score = _score(unary, wide, label, row, col, above, below, down, size)
                     write(out, (label * height + row) * width + col, score, size)
 
 
@@ -99,20 +109,18 @@ def blurred_update(unary, message, factor, top, left, out):
         q, summed = np.empty((classes, WIDTH), np.float32), np.empty((classes, width), np.float32)
         for cell_row in range(chunk * ROWS, min((chunk + 1) * ROWS, rows)):
             summed[:] = 0
-            first, stop = max(0, cell_row * factor - top), min(height, (cell_row + 1) * factor - top)
+            first, stop = _fine(cell_row, factor, top, height)
             for row in range(first, stop):
-                above, below, down = _source(row + top, factor, rows)
-                _keep(message, above, left, factor, kept, wide)
-                _keep(message, below, left, factor, kept, wide)
+                above, below, down = _between(message, row, top, left, factor, kept, wide)
                 for col in range(0, width, WIDTH):
                     size = min(WIDTH, width - col)
-                    _softmax(unary, wide, row, col, above % 2, below % 2, down, size, q)
+                    _softmax(unary, wide, row, col, above, below, down, size, q)
                     for label in range(classes):
                         at = label * width + col
                         write(summed, at, read(summed, at, size) + load(q, label * WIDTH), size)
             for label in range(classes):
                 for cell in range(cols):
-                    low, high = max(0, cell * factor - left), min(width, (cell + 1) * factor - left)
+                    low, high = _fine(cell, factor, left, width)
                     total = float32(0)
                     for col in range(low, high):
                         total += summed[label, col]
@@ -132,18 +140,16 @@ def backward(gradient, unary, message, factor, top, left, to_unary):
         kept, wide = np.full(2, -1), np.empty((2, classes, width), np.float32)
         q, fine = np.empty((classes, WIDTH), np.float32), np.empty((classes, width), np.float32)
         for cell_row in range(chunk * ROWS, min((chunk + 1) * ROWS, rows)):
-            first, stop = max(0, cell_row * factor - top), min(height, (cell_row + 1) * factor - top)
+            first, stop = _fine(cell_row, factor, top, height)
             for label in range(classes):
                 for cell in range(cols):
-                    low, high = max(0, cell * factor - left), min(width, (cell + 1) * factor - left)
+                    low, high = _fine(cell, factor, left, width)
                     fine[label, low:high] = gradient[label, cell_row, cell] / float32((stop - first) * (high - low))
             for row in range(first, stop):
-                above, below, down = _source(row + top, factor, rows)
-                _keep(message, above, left, factor, kept, wide)
-                _keep(message, below, left, factor, kept, wide)
+                above, below, down = _between(message, row, top, left, factor, kept, wide)
                 for col in range(0, width, WIDTH):
                     size = min(WIDTH, width - col)
-                    _softmax(unary, wide, row, col, above % 2, below % 2, down, size, q)
+                    _softmax(unary, wide, row, col, above, below, down, size, q)
                     mean = spread(float32(0))
                     for label in range(classes):
                         mean += load(q, label * WIDTH) * read(fine, label * width + col, size)

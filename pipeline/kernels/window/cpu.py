@@ -50,6 +50,16 @@ def _kernel(features, first, last, here, there, col, other, width, border):
     return inside(exp(float32(-0.5) * distance), -other, width - other)
 
 
+@njit(inline="always")
+def _pull(strength, features, first, last, here, there, col, other, width, border, out):
+    """Add to the gradient of eight pixels' features what draws them to their neighbours', `strength` times as far."""
+    for feature in range(first, last):
+        at = feature * features.shape[1]
+        near = _read(features, at + here, col, width, border)
+        moved = strength * (_read(features, at + there, other, width, border) - near)
+        _write(out, at + here, _read(out, at + here, col, width, border) + moved, col, width)
+
+
 @image_by_image
 @kernel(parallel=True)
 def degree(features, height, width, radius, out):
@@ -70,7 +80,7 @@ def degree(features, height, width, radius, out):
 @kernel(parallel=True)
 def degree_backward(gradient, features, height, width, radius, out):
     """Return the gradient of `degree` to the features: gradient (N,), out (F, N)."""
-    pixels = features.shape[1]
+    count = features.shape[0]
     for row in prange(height):
         out[:, row * width : (row + 1) * width] = 0
         for col in range(0, width, WIDTH):
@@ -82,14 +92,9 @@ def degree_backward(gradient, features, height, width, radius, out):
                     other = col + step
                     there = other_row * width + other
                     # Each pair counts in the degree of both its pixels.
-                    pull = (own + _read(gradient, there, other, width, border)) * _kernel(
-                        features, 0, features.shape[0], here, there, col, other, width, border
-                    )
-                    for feature in range(features.shape[0]):
-                        at = feature * pixels
-                        near, far = _read(features, at + here, col, width, border), at + there
-                        moved = pull * (_read(features, far, other, width, border) - near)
-                        _write(out, at + here, _read(out, at + here, col, width, border) + moved, col, width)
+                    k = _kernel(features, 0, count, here, there, col, other, width, border)
+                    both = (own + _read(gradient, there, other, width, border)) * k
+                    _pull(both, features, 0, count, here, there, col, other, width, border, out)
 
 
 @image_by_image
@@ -149,83 +154,74 @@ def weights_backward(
                         sent = sent * _read(left, at + there, other, width, border)
                         left_sum += received
                         right_sum += sent
-                        pull = received * own_left + sent * own_right
-                        for feature in range(splits[m], splits[m + 1]):
-                            plane = feature * pixels
-                            near = _read(features, plane + here, col, width, border)
-                            moved = pull * (_read(features, plane + there, other, width, border) - near)
-                            so_far = _read(to_features, plane + here, col, width, border)
-                            _write(to_features, plane + here, so_far + moved, col, width)
+                        both = received * own_left + sent * own_right
+                        first, last = splits[m], splits[m + 1]
+                        _pull(both, features, first, last, here, there, col, other, width, border, to_features)
                 _write(to_left, at + here, left_sum, col, width)
                 _write(to_right, at + here, right_sum, col, width)
+
+
+@njit(inline="always")
+def _sum(values, weights, row, col, height, width, radius, backward, out):
+    """Write the weighted sums of eight pixels over their window: values and out (C, N).
+
+    Weighted by the windows of these pixels, or, `backward`, by those of the neighbours, where they meet these pixels.
+    """
+    side, classes, pixels, pitch = 2 * radius + 1, values.shape[0], values.shape[1], weights.shape[2]
+    border = _near_border(col, radius, width)
+    here = row * width + col
+    label = 0
+    while label < classes:
+        # Four classes share each weight they read; sums of four do not wait for one another.
+        count = min(4, classes - label)
+        plane = label * pixels
+        second, third, fourth = (min(1, count - 1), min(2, count - 1), min(3, count - 1))
+        a, b, c, d = spread(float32(0)), spread(float32(0)), spread(float32(0)), spread(float32(0))
+        for other_row in range(max(0, row - radius), min(height, row + radius + 1)):
+            if backward:
+                at = (other_row * side * side + (row - other_row + radius) * side) * pitch
+            else:
+                at = (row * side * side + (other_row - row + radius) * side) * pitch + col
+            for step in range(side):
+                if backward:
+                    other = col + radius - step
+                    weight = _read(weights, at + step * pitch + other, other, width, border)
+                else:
+                    other = col + step - radius
+                    weight = load(weights, at + step * pitch)
+                there = plane + other_row * width + other
+                a += weight * _read(values, there, other, width, border)
+                b += weight * _read(values, there + second * pixels, other, width, border)
+                c += weight * _read(values, there + third * pixels, other, width, border)
+                d += weight * _read(values, there + fourth * pixels, other, width, border)
+        _write(out, plane + here, a, col, width)
+        _write(out, plane + second * pixels + here, b, col, width)
+        _write(out, plane + third * pixels + here, c, col, width)
+        _write(out, plane + fourth * pixels + here, d, col, width)
+        label += 4
 
 
 @image_by_image
 @kernel(parallel=True)
 def message(q, weights, height, width, radius, out):
     """Sum the neighbours' q (C, N), weighted, into out (C, N)."""
-    side, classes, pixels, pitch = 2 * radius + 1, q.shape[0], q.shape[1], weights.shape[2]
     for row in prange(height):
-        first, stop = max(0, row - radius), min(height, row + radius + 1)
         for col in range(0, width, WIDTH):
-            border = _near_border(col, radius, width)
-            here = row * width + col
-            label = 0
-            while label < classes:
-                # Four classes share each weight they read; sums of four do not wait for one another.
-                count = min(4, classes - label)
-                plane = label * pixels
-                second, third, fourth = (min(1, count - 1), min(2, count - 1), min(3, count - 1))
-                a, b, c, d = spread(float32(0)), spread(float32(0)), spread(float32(0)), spread(float32(0))
-                for other_row in range(first, stop):
-                    at = (row * side * side + (other_row - row + radius) * side) * pitch + col
-                    for step in range(side):
-                        other = col + step - radius
-                        there = plane + other_row * width + other
-                        weight = load(weights, at + step * pitch)
-                        a += weight * _read(q, there, other, width, border)
-                        b += weight * _read(q, there + second * pixels, other, width, border)
-                        c += weight * _read(q, there + third * pixels, other, width, border)
-                        d += weight * _read(q, there + fourth * pixels, other, width, border)
-                _write(out, plane + here, a, col, width)
-                _write(out, plane + second * pixels + here, b, col, width)
-                _write(out, plane + third * pixels + here, c, col, width)
-                _write(out, plane + fourth * pixels + here, d, col, width)
-                label += 4
+            _sum(q, weights, row, col, height, width, radius, False, out)
 
 
 @image_by_image
 @kernel(parallel=True)
 def message_backward_q(gradient, weights, height, width, radius, out):
     """Return the gradient of `message` to q: gradient and out (C, N)."""
-    side, classes, pixels, pitch = 2 * radius + 1, gradient.shape[0], gradient.shape[1], weights.shape[2]
     for row in prange(height):
-        first, stop = max(0, row - radius), min(height, row + radius + 1)
         for col in range(0, width, WIDTH):
-            border = _near_border(col, radius, width)
-            here = row * width + col
-            label = 0
-            while label < classes:
-                count = min(4, classes - label)
-                plane = label * pixels
-                second, third, fourth = (min(1, count - 1), min(2, count - 1), min(3, count - 1))
-                a, b, c, d = spread(float32(0)), spread(float32(0)), spread(float32(0)), spread(float32(0))
-                for other_row in range(first, stop):
-                    # Where the window of a pixel of `other_row` meets this one.
-                    at = (other_row * side * side + (row - other_row + radius) * side) * pitch
-                    for step in range(side):
-                        other = col + radius - step
-                        there = plane + other_row * width + other
-                        weight = _read(weights, at + step * pitch + other, other, width, border)
-                        a += weight * _read(gradient, there, other, width, border)
-                        b += weight * _read(gradient, there + second * pixels, other, width, border)
-                        c += weight * _read(gradient, there + third * pixels, other, width, border)
-                        d += weight * _read(gradient, there + fourth * pixels, other, width, border)
-                _write(out, plane + here, a, col, width)
-                _write(out, plane + second * pixels + here, b, col, width)
-                _write(out, plane + third * pixels + here, c, col, width)
-                _write(out, plane + fourth * pixels + here, d, col, width)
-                label += 4
+            _sum(gradient, weights, row, col, height, width, radius, True, out)
+
+
+@njit(inline="always")
+def _product(gradient, here, col, q, there, other, width, border):
+    return _read(gradient, here, col, width, border) * _read(q, there, other, width, border)
 
 
 @image_by_image
@@ -242,18 +238,11 @@ def message_backward_weights(gradient, q, height, width, radius, out):
                 one, two = spread(float32(0)), spread(float32(0))
                 if 0 <= other_row < height:
                     there = other_row * width + other
-                    for label in range(0, classes - 1, 2):
-                        plane = label * pixels
-                        one += _read(gradient, plane + here, col, width, border) * _read(
-                            q, plane + there, other, width, border
-                        )
-                        plane += pixels
-                        two += _read(gradient, plane + here, col, width, border) * _read(
-                            q, plane + there, other, width, border
-                        )
+                    for plane in range(0, (classes - 1) * pixels, 2 * pixels):
+                        one += _product(gradient, plane + here, col, q, plane + there, other, width, border)
+                        second = plane + pixels
+                        two += _product(gradient, second + here, col, q, second + there, other, width, border)
                     if classes % 2 == 1:
-                        plane = (classes - 1) * pixels
-                        one += _read(gradient, plane + here, col, width, border) * _read(
-                            q, plane + there, other, width, border
-                        )
+                        last = (classes - 1) * pixels
+                        one += _product(gradient, last + here, col, q, last + there, other, width, border)
                 store(out, (row * side * side + offset) * pitch + col, one + two)
