@@ -67,10 +67,14 @@ def normalised(kernel, like, mode, exclude_self):
     return lambda q: kernel(q, left, right) - left * right * q
 
 
-def lattice(features, mode, exclude_self):
-    """Filter over all pairs of pixels by `features` (B, F, H, W), approximately; no gradient to the features."""
+def lattice(features, mode):
+    """Filter over all pairs of pixels by `features` (B, F, H, W), approximately; no gradient to the features.
+
+    A pixel is always one of its own neighbours: what it has of its own output is not k(i, i) here, and cannot be taken
+    out.
+    """
     places = build(features)
-    return normalised(lambda q, left, right: permutohedral(q, places, left, right), features, mode, exclude_self)
+    return normalised(lambda q, left, right: permutohedral(q, places, left, right), features, mode, False)
 
 
 def placed(features, mode):

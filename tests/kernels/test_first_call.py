@@ -25,7 +25,7 @@ from pipeline.kernels.mean_field_update import mean_field_update
 torch.set_num_threads(1)
 features, q = torch.rand(1, 5, 40, 60), torch.rand(1, 3, 40, 60)
 start = time.perf_counter()
-near = gaussian_filters.lattice(features, "symmetric", False)(q)
+near = gaussian_filters.lattice(features, "symmetric")(q)
 around = gaussian_filters.window(features, 3, "symmetric", False)(q)
 mean_field_update(q, [near, around], torch.ones(2, 3))
 print(time.perf_counter() - start)
