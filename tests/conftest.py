@@ -65,6 +65,15 @@ class TinyRun:
         return MAINS[stage].main(self.argv(stage, **options))
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first, and tests that share a run of the workflow in one process."""
+    items.sort(key=lambda item: (item.path.parent.name != "workflow", item.path.name != "test_default_run.py"))
+    for item in items:
+        if item.path.parent.name == "workflow":
+            shared = "default run" if item.path.name == "test_default_run.py" else "small run"
+            item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """One thread and the same random numbers for every test."""

@@ -52,9 +52,10 @@ class GaussianCRF(nn.Module):
         """
         if self.settings.clip > 0:
             log_probability = log_probability.clamp_min(math.log(self.settings.clip))
-        # Not normalised again: the same number added to all classes of a pixel changes no Q.
-        unary = log_probability / self.value("temperature")
-        return self.scores(unary, self._appearance(images, extra), self._smoothness(images))
+        # Not normalised again: the same number added to all classes of a pixel changes no Q. One name for each step, so
+        # that the step before is freed.
+        log_probability = log_probability / self.value("temperature")
+        return self.scores(log_probability, self._appearance(images, extra), self._smoothness(images))
 
     def weights(self, classes):
         """Return the kernels' weights in each class, (2, C)."""

@@ -27,12 +27,13 @@ class FullCRF(GaussianCRF):
             both = [
                 gaussian_filters.placed(features, self.settings.normalisation) for features in (appearance, smoothness)
             ]
+            del appearance, smoothness  # lattices hold all that is needed of them, and they are large
             lattices, lefts, rights = zip(*both, strict=True)
             weights = self.weights(unary.shape[1])
             return lattice_mean_field(unary, lattices, lefts, rights, weights, self.settings.iterations)
         how = self.settings.normalisation, self.settings.exclude_self
         if self.settings.filter == "lattice":
-            near = gaussian_filters.lattice(appearance.detach(), *how)
+            near = gaussian_filters.lattice(appearance.detach(), self.settings.normalisation)
         elif self.settings.filter == "exact":
             near = gaussian_filters.exact(appearance, *how)
         else:
@@ -40,7 +41,7 @@ class FullCRF(GaussianCRF):
         if self.settings.smoothness == "separable":
             around = gaussian_filters.spatial(self.value("theta_gamma"), unary, *how)
         else:
-            around = gaussian_filters.lattice(smoothness.detach(), *how)
+            around = gaussian_filters.lattice(smoothness.detach(), self.settings.normalisation)
         return mean_field(
             unary,
             lambda q: [near(q), around(q)],
@@ -54,12 +55,19 @@ class FullCRF(GaussianCRF):
     def _in_one_call(self):
         """Whether `lattice_mean_field` can do it: two lattices, every iteration run, nothing to learn from it."""
         chosen = self.settings
-        plain = chosen.tolerance == 0 and not chosen.exclude_self and not torch.is_grad_enabled()
+        plain = chosen.tolerance == 0 and not torch.is_grad_enabled()
         return plain and chosen.filter == chosen.smoothness == "lattice"
 
 
 def _check(settings):
-    """Refuse to fit what has no gradient: the bandwidths of a lattice."""
+    """Refuse what a lattice cannot do: leave a pixel out of its own sum, and a gradient to its bandwidths."""
+    if settings.exclude_self and "lattice" in (settings.filter, settings.smoothness):
+        raise SettingsError(
+            "key 'exclude_self'",
+            f"true with filter: {settings.filter} and smoothness: {settings.smoothness}",
+            "false, as a lattice cannot tell a pixel's share of its own sum",
+            "set it to false, or choose filter: window or exact and smoothness: separable",
+        )
     fixed = []
     if settings.filter == "lattice":
         fixed += ["theta_alpha", "theta_beta"]

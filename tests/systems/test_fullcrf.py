@@ -1,17 +1,15 @@
 """FullCRF: gradients, the energy it minimises, windows and ConvCRF as its limits, its presets, refusals, fit."""
 
-import builders
 import numpy as np
 import oracles
 import pytest
 import torch
+from planted import planted, wrong
 from torch.func import functional_call
 
 from pipeline import systems
 from pipeline.core import settings
 from pipeline.core.errors import SettingsError
-from pipeline.core.sample import Sample
-from pipeline.core.unaries import Unaries
 from pipeline.systems.convcrf import ConvCRF
 from pipeline.systems.fullcrf import FullCRF
 
@@ -127,20 +125,6 @@ def test_trace_holds_the_energies_of_every_iteration():
 # The system
 
 
-def planted(seed, size=(20, 24)):
-    """Two colours, two classes, unaries with noise that the colours tell away."""
-    rng = np.random.default_rng(seed)
-    truth = (builders.smooth(rng, size, 4) > 0).astype(np.uint8)
-    image = np.where(truth[..., None] == 1, [200, 60, 60], [60, 60, 200]) + rng.integers(-8, 9, (*size, 3))
-    scores = np.stack([1.0 - truth, truth]) * 1.5 + 1.5 * rng.standard_normal((2, *size))
-    sample = Sample(str(seed), image.astype(np.uint8), truth)
-    return sample, Unaries(torch.from_numpy(scores.astype(np.float32)), "logits")
-
-
-def wrong(system, sample, unaries):
-    return float((system.refine(sample.image, unaries) != sample.truth).mean())
-
-
 @pytest.mark.parametrize("filter", ["lattice", "exact", "window"])
 def test_fit_solves_a_planted_problem(filter):
     names = ["appearance_weight", "smoothness_weight", "temperature"]
@@ -175,6 +159,19 @@ def test_a_lattice_does_not_fit_bandwidths(changed, name, fixed):
     assert str(error.value) == (
         f"key 'fit.parameters': found '{name}' with a lattice, which has no gradient to it, expected parameters other "
         f"than {fixed}; take it out, or choose filter: window or exact and smoothness: separable"
+    )
+
+
+@pytest.mark.parametrize(
+    ("filtered", "smoothness"), [("lattice", "separable"), ("exact", "lattice"), ("lattice", "lattice")]
+)
+def test_a_lattice_does_not_leave_a_pixel_out(filtered, smoothness):
+    with pytest.raises(SettingsError) as error:
+        systems.build(preset(exclude_self=True, filter=filtered, smoothness=smoothness), 2, CPU)
+    assert str(error.value) == (
+        f"key 'exclude_self': found true with filter: {filtered} and smoothness: {smoothness}, expected false, as a "
+        "lattice cannot tell a pixel's share of its own sum; set it to false, or choose filter: window or exact and "
+        "smoothness: separable"
     )
 
 

@@ -7,6 +7,7 @@ on the image's size alone: results do not depend on the number of threads.
 What is kept per pixel lies in memory block by block, and within a block row by row.
 """
 
+import mmap
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,8 @@ def _build(features, width):
     blocks = _blocks(pixels // width, width)
     cells = np.empty((pixels, dimensions + 1), np.uint16)
     weights = np.empty((pixels, dimensions + 1), np.float32)
-    keys = np.empty(pixels * (dimensions + 1), np.int64)  # each block fills the start of its part
+    # Each block fills the start of its part. The rest, most of it, takes no memory: pages that nobody writes are not there.
+    keys = np.frombuffer(mmap.mmap(-1, 8 * pixels * (dimensions + 1)), np.int64)
     counts = _place(features, width, scales, strides, lowest, blocks, cells, weights, keys)
     first_entries = np.concatenate([[0], np.cumsum(counts)])
     vertices, starts, entries, neighbours = _join(keys, blocks, first_entries, strides)

@@ -1,0 +1,69 @@
+"""What refining one image takes beyond its scores: bounds of docs/kernels.md, in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEIGHT, WIDTH, CLASSES = 360, 480, 12
+PIXELS = HEIGHT * WIDTH
+VOLUME = 4 * PIXELS * CLASSES  # bytes of one score volume
+PROGRAM = """
+import importlib
+import sys
+from pathlib import Path
+
+import torch
+
+from pipeline.core import settings
+
+torch.set_num_threads(2)
+name, changed = sys.argv[1], dict(pair.split("=") for pair in sys.argv[2:])
+preset = settings.read(settings.ROOT / "config" / "systems" / f"{name}.yaml", "systems").plain()
+preset |= {key: int(value) if value.isdigit() else value for key, value in changed.items()}
+system = importlib.import_module(f"pipeline.systems.{preset['system']}").System.model
+model = system(settings.check(preset, "systems", where="a test"), {})
+
+
+def memory(field):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+def refine(height, width):
+    generator = torch.Generator().manual_seed(0)
+    # As smooth as a photograph, or more vertices would be touched: every 40 px another colour.
+    coarse = torch.rand(1, 3, height // 40, width // 40, generator=generator) * 255
+    image = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")
+    scores = torch.randn(1, 12, height, width, generator=generator).log_softmax(dim=1)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
+    before = memory("VmRSS")
+    with torch.inference_mode():
+        model(image, scores)
+    return memory("VmHWM") - before
+
+
+refine(40, 48)  # compiled code is loaded, threads are started
+print(refine(360, 480))
+"""
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
+
+
+def extra(*arguments):
+    """Return the bytes a system takes beyond what it is given, its result among them."""
+    command = [sys.executable, "-W", "error", "-c", PROGRAM, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize(("smoothness", "volumes"), [("lattice", 2), ("separable", 5)])
+def test_a_lattice_takes_some_volumes_and_220_bytes_a_pixel(smoothness, volumes):
+    assert extra("fullcrf", f"smoothness={smoothness}") < volumes * VOLUME + 220 * PIXELS
+
+
+@pytest.mark.parametrize("filter_size", [7, 11])
+def test_a_window_takes_its_weights_and_no_weights_times_classes(filter_size):
+    weights = 4 * PIXELS * filter_size**2
+    assert extra("convcrf", "blur=1", f"filter_size={filter_size}") < weights + 7 * VOLUME < 200e6
