@@ -51,7 +51,7 @@ def _build(features, width):
     blocks = _blocks(pixels // width, width)
     cells = np.empty((pixels, dimensions + 1), np.uint16)
     weights = np.empty((pixels, dimensions + 1), np.float32)
-    # Each block fills the start of its part. The rest, most of it, takes no memory: pages that nobody writes are not there.
+    # Each block fills the start of its part; the rest, most of it, takes no memory, as nobody writes there.
     keys = np.frombuffer(mmap.mmap(-1, 8 * pixels * (dimensions + 1)), np.int64)
     counts = _place(features, width, scales, strides, lowest, blocks, cells, weights, keys)
     first_entries = np.concatenate([[0], np.cumsum(counts)])
