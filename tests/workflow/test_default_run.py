@@ -68,8 +68,9 @@ def test_most_wrong_pixels_lie_near_class_edges(rows):
     assert near / wrong >= 0.6
 
 
-def test_convcrf_gains_over_the_unary_beyond_chance(rows):
-    assert float(rows["resnet18/convcrf"]["gain_low"]) > 0
+@pytest.mark.parametrize("system", ["convcrf", "fullcrf"])
+def test_a_system_gains_over_the_unary_beyond_chance(rows, system):
+    assert float(rows[f"resnet18/{system}"]["gain_low"]) > 0
 
 
 def lowered(change):
