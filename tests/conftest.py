@@ -65,13 +65,22 @@ class TinyRun:
         return MAINS[stage].main(self.argv(stage, **options))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """The longest first, and tests that share a run of the workflow in one process."""
-    items.sort(key=lambda item: (item.path.parent.name != "workflow", item.path.name != "test_default_run.py"))
-    for item in items:
-        if item.path.parent.name == "workflow":
-            shared = "default run" if item.path.name == "test_default_run.py" else "small run"
-            item.add_marker(pytest.mark.xdist_group(shared))
+    """Tests that share a run of the workflow stay in one process; the default run, which takes both cores, comes last."""
+    groups = [group_of(item.path) for item in items]
+    for item, group in zip(items, groups, strict=True):
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+    order = ["small run", None, "default run"]
+    items[:] = [item for now in order for item, group in zip(items, groups, strict=True) if group == now]
+
+
+def group_of(path):
+    """Return which run the tests of a file share, or None."""
+    if path.parent.name != "workflow":
+        return None
+    return "default run" if path.name == "test_default_run.py" else "small run"
 
 
 @pytest.fixture(autouse=True)
