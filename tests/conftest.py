@@ -67,7 +67,7 @@ class TinyRun:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Keep tests that share a run of the workflow in one process; the default run, which takes both cores, comes last."""
+    """Keep tests that share a run of the workflow in one process; the default run takes both cores and comes last."""
     groups = [group_of(item.path) for item in items]
     for item, group in zip(items, groups, strict=True):
         if group:
