@@ -8,8 +8,8 @@ import numpy as np
 from numba import prange
 
 from pipeline.kernels.dispatch import image_by_image
-from pipeline.kernels.permutohedral.cpu import SIDE, blur, gain, side_by_side, sliced, splat, to_planes, to_rows
-from pipeline.kernels.simd import WIDTH, at, kernel, load, read, store, write
+from pipeline.kernels.permutohedral.cpu import SIDE, blur, gain, side_by_side, slice_row, splat_row, to_planes, to_rows
+from pipeline.kernels.simd import WIDTH, kernel, load, read, store, write
 from pipeline.kernels.softmax import softmax
 
 
@@ -54,15 +54,9 @@ def _pass(
         for row in range(first_row, last_row):
             there, pixel = row * width + first_col, start + (row - first_row) * size
             if receives:
-                for lane in range(size):
-                    for block in range(0, row_size, WIDTH):
-                        total = sliced(a_own, a_cells, a_weights, pixel + lane, block)
-                        store(rows, lane * row_size + block, load(gains, block) * (at(a_left, there + lane) * total))
-                for lane in range(size):
-                    for block in range(0, row_size, WIDTH):
-                        total = sliced(b_own, b_cells, b_weights, pixel + lane, block)
-                        total = load(gains, row_size + block) * (at(b_left, there + lane) * total)
-                        store(rows, lane * row_size + block, load(rows, lane * row_size + block) + total)
+                rows[:] = 0
+                slice_row(a_own, a_cells, a_weights, pixel, a_left, there, size, gains[0], rows)
+                slice_row(b_own, b_cells, b_weights, pixel, b_left, there, size, gains[1], rows)
                 to_planes(rows, 0, size, scores)
             else:
                 scores[:] = 0
@@ -78,7 +72,5 @@ def _pass(
                 for lane in range(0, size, WIDTH):
                     softmax(scores, lane)
                 to_rows(scores, 0, size, rows)
-                for lane in range(size):
-                    splat(rows, lane, at(a_right, there + lane), a_sums, a_cells, a_weights, pixel + lane, a_base)
-                for lane in range(size):
-                    splat(rows, lane, at(b_right, there + lane), b_sums, b_cells, b_weights, pixel + lane, b_base)
+                splat_row(rows, size, a_right, there, a_sums, a_cells, a_weights, pixel, a_base)
+                splat_row(rows, size, b_right, there, b_sums, b_cells, b_weights, pixel, b_base)

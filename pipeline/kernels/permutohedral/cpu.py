@@ -24,8 +24,8 @@ def filtered(values, lattice, left, right, transposed, out):
     cells, weights, blocks, first_entries = lattice[:4]
     _splat(values, width, right, cells, weights, blocks, first_entries, own)
     blurred = blur(own, lattice, vertices, transposed)[0]
-    left = left * gain(lattice)
-    _slice(blurred, width, left, cells, weights, blocks, first_entries, lattice.vertices, out)
+    gains = np.full(row, gain(lattice))
+    _slice(blurred, width, left, gains, cells, weights, blocks, first_entries, lattice.vertices, out)
 
 
 def gain(lattice):
@@ -96,24 +96,79 @@ def to_planes(rows, there, size, out):
 
 
 @njit(inline="always")
-def splat(sent, lane, share, own, cells, weights, pixel, base):
-    """Add `share` of row `lane` of `sent` to the vertices around a pixel, those of its block from `base` on."""
-    row, corners = own.shape[1], cells.shape[1]
-    for corner in range(pixel * corners, pixel * corners + corners):
-        weight = share * at(weights, corner)
-        there = (base + np.int64(at(cells, corner))) * row
-        for block in range(0, row, WIDTH):
-            store(own, there + block, load(own, there + block) + weight * load(sent, lane * row + block))
+def _splat_row(sent, size, right, there, own, cells, weights, pixel, corners, base):
+    row = own.shape[1]
+    # Two registers share what they read of a corner.
+    for first in range(0, row - WIDTH, 2 * WIDTH):
+        for lane in range(size):
+            share = at(right, there + lane)
+            one = share * load(sent, lane * row + first)
+            two = share * load(sent, lane * row + first + WIDTH)
+            for corner in range((pixel + lane) * corners, (pixel + lane + 1) * corners):
+                weight, here = at(weights, corner), (base + np.int64(at(cells, corner))) * row + first
+                store(own, here, load(own, here) + weight * one)
+                store(own, here + WIDTH, load(own, here + WIDTH) + weight * two)
+    if row % (2 * WIDTH) > 0:
+        last = row - WIDTH
+        for lane in range(size):
+            one = at(right, there + lane) * load(sent, lane * row + last)
+            for corner in range((pixel + lane) * corners, (pixel + lane + 1) * corners):
+                weight, here = at(weights, corner), (base + np.int64(at(cells, corner))) * row + last
+                store(own, here, load(own, here) + weight * one)
+
+
+@kernel()
+def splat_row(sent, size, right, there, own, cells, weights, pixel, base):
+    """Add some neighbouring pixels' rows of `sent` (SIDE, ·), times `right`, to the vertices around them.
+
+    `there` is the first one's place in the image, `pixel` that in `cells` and `weights`; the vertices of their block
+    stand in `own` from `base` on.
+    """
+    # Colour with place, and place alone: the compiler unrolls loops whose length it knows.
+    if cells.shape[1] == 6:
+        _splat_row(sent, size, right, there, own, cells, weights, pixel, 6, base)
+    elif cells.shape[1] == 3:
+        _splat_row(sent, size, right, there, own, cells, weights, pixel, 3, base)
+    else:
+        _splat_row(sent, size, right, there, own, cells, weights, pixel, cells.shape[1], base)
 
 
 @njit(inline="always")
-def sliced(own, cells, weights, pixel, block):
-    """Return eight classes of what the vertices around a pixel hold, those of its block side by side in `own`."""
-    row, corners = own.shape[1], cells.shape[1]
-    total = spread(float32(0))
-    for corner in range(pixel * corners, pixel * corners + corners):
-        total += at(weights, corner) * load(own, np.int64(at(cells, corner)) * row + block)
-    return total
+def _slice_row(own, cells, weights, pixel, corners, left, there, size, gains, out):
+    row = own.shape[1]
+    for first in range(0, row - WIDTH, 2 * WIDTH):
+        for lane in range(size):
+            one, two = spread(float32(0)), spread(float32(0))
+            for corner in range((pixel + lane) * corners, (pixel + lane + 1) * corners):
+                weight, here = at(weights, corner), np.int64(at(cells, corner)) * row + first
+                one += weight * load(own, here)
+                two += weight * load(own, here + WIDTH)
+            share, here = at(left, there + lane), lane * row + first
+            store(out, here, load(out, here) + load(gains, first) * (share * one))
+            here += WIDTH
+            store(out, here, load(out, here) + load(gains, first + WIDTH) * (share * two))
+    if row % (2 * WIDTH) > 0:
+        last = row - WIDTH
+        for lane in range(size):
+            one = spread(float32(0))
+            for corner in range((pixel + lane) * corners, (pixel + lane + 1) * corners):
+                one += at(weights, corner) * load(own, np.int64(at(cells, corner)) * row + last)
+            here = lane * row + last
+            store(out, here, load(out, here) + load(gains, last) * (at(left, there + lane) * one))
+
+
+@kernel()
+def slice_row(own, cells, weights, pixel, left, there, size, gains, out):
+    """Read some neighbouring pixels' rows from the vertices around them, those of their block side by side in `own`.
+
+    Times `left` and, class by class, `gains`, they are added to out (SIDE, ·).
+    """
+    if cells.shape[1] == 6:
+        _slice_row(own, cells, weights, pixel, 6, left, there, size, gains, out)
+    elif cells.shape[1] == 3:
+        _slice_row(own, cells, weights, pixel, 3, left, there, size, gains, out)
+    else:
+        _slice_row(own, cells, weights, pixel, cells.shape[1], left, there, size, gains, out)
 
 
 @njit(inline="always")
@@ -135,8 +190,7 @@ def _splat(values, width, right, cells, weights, blocks, first_entries, own):
         for row in range(first_row, last_row):
             there, pixel = row * width + first_col, start + (row - first_row) * size
             to_rows(values, there, size, sent)
-            for lane in range(size):
-                splat(sent, lane, at(right, there + lane), own, cells, weights, pixel + lane, base)
+            splat_row(sent, size, right, there, own, cells, weights, pixel, base)
 
 
 @kernel(parallel=True)
@@ -164,17 +218,14 @@ def _blur(values, neighbours, axis, out):
 
 
 @kernel(parallel=True)
-def _slice(values, width, left, cells, weights, blocks, first_entries, vertices, out):
-    row_size = values.shape[1]
+def _slice(values, width, left, gains, cells, weights, blocks, first_entries, vertices, out):
     for number in prange(blocks.shape[0]):
         start, first_row, last_row, first_col, last_col = blocks[number]
         size = last_col - first_col
         own = side_by_side(values, vertices, first_entries[number], first_entries[number + 1])
-        got = np.empty((SIDE, row_size), np.float32)
+        got = np.empty((SIDE, gains.size), np.float32)
         for row in range(first_row, last_row):
             there, pixel = row * width + first_col, start + (row - first_row) * size
-            for lane in range(size):
-                for block in range(0, row_size, WIDTH):
-                    total = sliced(own, cells, weights, pixel + lane, block)
-                    store(got, lane * row_size + block, at(left, there + lane) * total)
+            got[:] = 0
+            slice_row(own, cells, weights, pixel, left, there, size, gains, got)
             to_planes(got, there, size, out)
