@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from pipeline.algorithms.mean_field import beliefs
 from pipeline.core import settings
 from pipeline.systems.convcrf import ConvCRF
 from pipeline.systems.fullcrf import FullCRF
@@ -39,7 +40,7 @@ def ours(model, source):
 
     def call():
         with torch.inference_mode():
-            return model(images, log_probability)[0].softmax(dim=0).numpy()
+            return beliefs(model(images, log_probability))[0].numpy()
 
     return call
 

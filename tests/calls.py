@@ -51,8 +51,8 @@ def lattice_mean_field(backend, unary, near, around, lefts, rights, weights, ite
     return in_one_call(unary, both, *sides, weights, iterations, backend=backend)
 
 
-def mean_field_update(backend, unary, weights, softmax, **messages):
-    return update(unary, list(messages.values()), weights, softmax=softmax, backend=backend)
+def mean_field_update(backend, unary, weights, result, **messages):
+    return update(unary, list(messages.values()), weights, result=result, backend=backend)
 
 
 def blurred_update(backend, unary, message, factor):
@@ -138,7 +138,7 @@ def permuted_ones(features):
 
 def _draw_update(random, shape, **fixed):
     count = random.randint(1, 3)
-    options = {"softmax": random.random() < 0.7} | fixed
+    options = {"result": random.choice(["q", "q", "log_q", "scores"])} | fixed
     tensors = {"unary": 3 * normal(random, *shape), "weights": normal(random, count, shape[1])}
     return tensors | {f"message_{m}": 3 * normal(random, *shape) for m in range(count)}, options
 

@@ -50,12 +50,12 @@ class GaussianCRF(nn.Module):
         extra : Tensor of shape (B, E, H, W), float32, optional
             More features for the appearance kernel (depth, normals, embeddings), each divided by its bandwidth.
         """
+        # Not normalised again: the same number added to all classes of a pixel changes no Q.
         if self.settings.clip > 0:
-            log_probability = log_probability.clamp_min(math.log(self.settings.clip))
-        # Not normalised again: the same number added to all classes of a pixel changes no Q. One name for each step, so
-        # that the step before is freed.
-        log_probability = log_probability / self.value("temperature")
-        return self.scores(log_probability, self._appearance(images, extra), self._smoothness(images))
+            unary = log_probability.clamp_min(math.log(self.settings.clip)).div_(self.value("temperature"))
+        else:
+            unary = log_probability / self.value("temperature")
+        return self.scores(unary, self._appearance(images, extra), self._smoothness(images))
 
     def weights(self, classes):
         """Return the kernels' weights in each class, (2, C)."""

@@ -5,7 +5,7 @@ import torch
 from pipeline.kernels.mean_field_update import mean_field_update
 
 
-def mean_field(unary, messages, weights, *, iterations, start, compatibility=None, tolerance=0.0, trace=None):
+def mean_field(unary, messages, weights, *, iterations, start=None, compatibility=None, tolerance=0.0, trace=None):
     """Iterate the mean-field update and return the last scores before their softmax.
 
     Parameters
@@ -18,8 +18,8 @@ def mean_field(unary, messages, weights, *, iterations, start, compatibility=Non
         What each kernel's message weighs in each class.
     iterations : int
         T; at 0 the unary is returned.
-    start : Tensor of shape (B, C, H, W)
-        What the first messages are of, usually softmax(unary).
+    start : Tensor of shape (B, C, H, W), optional
+        What the first messages are of; without it Q of the unary.
     compatibility : Tensor of shape (C, C), optional
         Penalty of a class (row) beside another (column). Without it Potts, 1 − I.
     tolerance : float
@@ -51,14 +51,19 @@ def mean_field(unary, messages, weights, *, iterations, start, compatibility=Non
         trace.append({"iteration": len(trace) + 1} | _energies(unary, q, _weighted(*sent)) | _change(q, new))
 
     return iterate(
-        start,
+        beliefs(unary) if start is None else start,
         message,
         update=lambda sent: mean_field_update(unary, *sent),
-        finish=lambda sent: unary if sent is None else mean_field_update(unary, *sent, softmax=False),
+        finish=lambda sent: unary if sent is None else mean_field_update(unary, *sent, result="scores"),
         iterations=iterations,
         tolerance=tolerance,
         watch=watch if trace is not None else None,
     )
+
+
+def beliefs(scores, log=False):
+    """Return Q, the softmax over the classes of scores (B, C, H, W), or its logarithm."""
+    return mean_field_update(scores, [], scores.new_empty(0, scores.shape[1]), result="log_q" if log else "q")
 
 
 def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=None):

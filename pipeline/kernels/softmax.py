@@ -1,8 +1,10 @@
-"""The exponential and the softmax of the Numba kernels, eight pixels at a time."""
+"""The exponential, the softmax and its logarithm of the Numba kernels, eight pixels at a time."""
+
+import math
 
 from numba import float32, njit
 
-from pipeline.kernels.simd import largest, load, nearest_whole, power_of_two, smallest, spread, store
+from pipeline.kernels.simd import WIDTH, largest, load, nearest_whole, power_of_two, smallest, spread, store
 
 
 @njit(inline="always")
@@ -25,16 +27,22 @@ def exp(lanes):
 
 
 @njit(inline="always")
+def _largest(scores, lane):
+    """Return the largest score of each of eight pixels."""
+    high = spread(float32(-3e38))
+    for label in range(scores.shape[0]):
+        high = largest(high, load(scores, label * scores.shape[1] + lane))
+    return high
+
+
+@njit(inline="always")
 def softmax(scores, lane):
     """Turn the scores of eight pixels into their softmax, in place.
 
     scores (C, columns), float32; the pixels are the columns from `lane` on.
     """
     classes, columns = scores.shape
-    high = spread(float32(-3e38))
-    for label in range(classes):
-        high = largest(high, load(scores, label * columns + lane))
-    total = spread(float32(0))
+    high, total = _largest(scores, lane), spread(float32(0))
     for label in range(classes):
         power = exp(load(scores, label * columns + lane) - high)
         total += power
@@ -42,3 +50,20 @@ def softmax(scores, lane):
     share = float32(1) / total
     for label in range(classes):
         store(scores, label * columns + lane, share * load(scores, label * columns + lane))
+
+
+@njit(inline="always")
+def log_softmax(scores, lane, totals):
+    """Turn the scores of eight pixels into the logarithm of their softmax, in place; `totals` (8,) is room for sums."""
+    classes, columns = scores.shape
+    high, total = _largest(scores, lane), spread(float32(0))
+    for label in range(classes):
+        lanes = load(scores, label * columns + lane) - high
+        total += exp(lanes)
+        store(scores, label * columns + lane, lanes)
+    store(totals, 0, total)
+    for each in range(WIDTH):  # one logarithm for all classes: not worth a vector's
+        totals[each] = math.log(totals[each])
+    level = load(totals, 0)
+    for label in range(classes):
+        store(scores, label * columns + lane, load(scores, label * columns + lane) - level)

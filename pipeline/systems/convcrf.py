@@ -9,7 +9,7 @@ import torch
 
 from pipeline.algorithms import gaussian_filters, refiners
 from pipeline.algorithms.gaussian_crf import GaussianCRF
-from pipeline.algorithms.mean_field import iterate, mean_field
+from pipeline.algorithms.mean_field import beliefs, iterate, mean_field
 from pipeline.kernels import window
 from pipeline.kernels.blurred_update import add_unblurred, blur, blurred_update
 
@@ -22,7 +22,7 @@ class ConvCRF(GaussianCRF):
     def scores(self, unary, appearance, smoothness):
         """Return the scores (B, C, H, W)."""
         factor, radius = self.settings.blur, self.settings.filter_size // 2
-        start = unary.log_softmax(dim=1) if self.settings.start == "log_softmax" else unary.softmax(dim=1)
+        start = beliefs(unary, log=self.settings.start == "log_softmax")
         unary, gain = self._shares(unary)
         merged = self._merge(blur(appearance, factor), blur(smoothness, factor), radius, gain)
         if factor == 1:

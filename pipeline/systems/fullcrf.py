@@ -47,7 +47,6 @@ class FullCRF(GaussianCRF):
             lambda q: [near(q), around(q)],
             self.weights(unary.shape[1]),
             iterations=self.settings.iterations,
-            start=unary.softmax(dim=1),
             tolerance=self.settings.tolerance,
             trace=trace,
         )

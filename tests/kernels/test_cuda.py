@@ -143,14 +143,15 @@ def test_spatial_gaussian(device, theta, height, width):
 
 
 @pytest.mark.parametrize(
-    ("classes", "messages", "softmax"), [(1, 1, True), (3, 2, False), (21, 3, True), (256, 4, True), (3, 0, False)]
+    ("classes", "messages", "result"),
+    [(1, 1, "q"), (3, 2, "scores"), (21, 3, "q"), (256, 4, "q"), (3, 0, "scores"), (21, 0, "log_q"), (256, 2, "log_q")],
 )
-def test_mean_field_update(device, classes, messages, softmax):
+def test_mean_field_update(device, classes, messages, result):
     unary, weights = 5 * draw(2, classes, 9, 17), draw(messages, classes)
     sent = [draw(2, classes, 9, 17) for _ in range(messages)]
 
     def operation(backend, unary, weights, *messages):
-        return update.mean_field_update(unary, messages, weights, softmax=softmax, backend=backend)
+        return update.mean_field_update(unary, messages, weights, result=result, backend=backend)
 
     learnt = None if messages else (0,)  # weights of no message have no gradient
     agrees(operation, unary, weights, *sent, device=device, learnt=learnt)

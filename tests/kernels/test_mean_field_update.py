@@ -11,7 +11,7 @@ import torch
 from observe import refusal
 
 from pipeline.core.errors import BackendError
-from pipeline.kernels.mean_field_update import mean_field_update
+from pipeline.kernels.mean_field_update import RESULTS, mean_field_update
 
 UPDATE = calls.KERNELS["mean_field_update"]
 
@@ -23,48 +23,54 @@ def drawn(shape, count, seed=0):
     return tensors | {f"message_{m}": 3 * calls.normal(random, *shape) for m in range(count)}
 
 
-@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("result", RESULTS)
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_is_the_softmax_of_the_weighted_sum(count, softmax):
+def test_is_the_softmax_of_the_weighted_sum(count, result):
     tensors = drawn((2, 4, 3, 5), count)
     unary, weights, *messages = (tensor.double().numpy() for tensor in tensors.values())
     scores = unary + sum(weights[m][:, None, None] * message for m, message in enumerate(messages))
-    expected = np.stack([oracles.softmax(image) for image in scores]) if softmax else scores
-    found = agreement.exact(UPDATE, tensors, {"softmax": softmax})
+    q = np.stack([oracles.softmax(image) for image in scores])
+    expected = {"q": q, "log_q": np.log(q), "scores": scores}[result]
+    found = agreement.exact(UPDATE, tensors, {"result": result})
     assert np.abs(found - expected).max() <= agreement.rounding(4 * (count + 1), max(1, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("result", RESULTS)
 @pytest.mark.parametrize("count", [1, 2])
-def test_gradients_of_the_reference(count, softmax):
-    agreement.gradcheck(UPDATE, drawn((2, 3, 2, 3), count), {"softmax": softmax})
+def test_gradients_of_the_reference(count, result):
+    agreement.gradcheck(UPDATE, drawn((2, 3, 2, 3), count), {"result": result})
 
 
-@pytest.mark.parametrize("softmax", [True, False])
+@pytest.mark.parametrize("result", RESULTS)
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_agrees_with_float64(fast, count, softmax):
+def test_agrees_with_float64(fast, count, result):
     shapes, layouts = (*calls.SHAPES, calls.MANY_CLASSES, (1, 3, 9, 120)) * 2, list(agreement.LAYOUTS)
-    options = {"softmax": softmax}
+    options = {"result": result}
     cases = [(drawn(shape, count, seed), options, layouts[seed % 4]) for seed, shape in enumerate(shapes)]
     agreement.check(UPDATE, fast, cases)
 
 
-def test_without_messages_it_is_the_softmax(backend):
+def test_without_messages_it_is_softmax_or_log_softmax(backend):
     unary = calls.normal(Random(1), 1, 4, 3, 5)
     laid = unary.to(agreement.device_of(backend))
     q = mean_field_update(laid, [], laid.new_empty(0, 4), backend=backend)
     agreement.house_rule(q, unary.softmax(dim=1), unary.double().softmax(dim=1), "softmax")
-    scores = mean_field_update(laid, [], laid.new_empty(0, 4), softmax=False, backend=backend)
+    log_q = mean_field_update(laid, [], laid.new_empty(0, 4), result="log_q", backend=backend)
+    agreement.house_rule(log_q, unary.log_softmax(dim=1), unary.double().log_softmax(dim=1), "log_softmax")
+    scores = mean_field_update(laid, [], laid.new_empty(0, 4), result="scores", backend=backend)
     assert torch.equal(scores.cpu(), unary)
 
 
-def test_far_scores_neither_overflow_nor_vanish(backend):
+@pytest.mark.parametrize(
+    ("result", "expected"), [("q", [0.5, 0.0, 0.5, 0.0]), ("log_q", [-0.6931472, -2e4 - 0.6931472, -0.6931472, -3e38])]
+)
+def test_far_scores_neither_overflow_nor_vanish(backend, result, expected):
     unary = torch.tensor([1e4, -1e4, 1e4, -3e38]).view(1, 4, 1, 1).expand(1, 4, 3, 9)
     unary = unary.to(agreement.device_of(backend))
     weights = torch.ones_like(unary[0, :, :1, 0]).mT
-    q = mean_field_update(unary, [torch.zeros_like(unary)], weights, backend=backend)
-    assert torch.equal(q[0, :, 0, 0].cpu().round(decimals=6), torch.tensor([0.5, 0.0, 0.5, 0.0]))
-    assert torch.equal(q, q[..., :1, :1].expand_as(q))
+    found = mean_field_update(unary, [torch.zeros_like(unary)], weights, result=result, backend=backend)
+    torch.testing.assert_close(found[0, :, 0, 0].cpu(), torch.tensor(expected), rtol=2e-7, atol=1e-6)
+    assert torch.equal(found, found[..., :1, :1].expand_as(found))
 
 
 def test_nan_is_not_hidden(backend):

@@ -2,8 +2,11 @@
 
 import torch
 
+from pipeline.kernels.mean_field_update import RESULTS
 from pipeline.kernels.mean_field_update.cuda import mean_field_update
 from pipeline.kernels.permutohedral.cuda import filtered
+
+Q, SCORES = RESULTS.index("q"), RESULTS.index("scores")
 
 
 def lattice_mean_field(unary, lattices, scales, weights, iterations, out):
@@ -13,8 +16,8 @@ def lattice_mean_field(unary, lattices, scales, weights, iterations, out):
         return
     messages = [torch.empty_like(unary) for _ in lattices]
     flat, q, *sent = (x.flatten(2) for x in (unary, out, *messages))
-    mean_field_update(flat, (flat,), weights[:, :0], True, q)
+    mean_field_update(flat, (flat,), weights[:, :0], Q, q)
     for step in range(iterations):
         for lattice, (left, right), message in zip(lattices, scales, messages, strict=True):
             filtered(out, lattice, left, right, False, message)
-        mean_field_update(flat, tuple(sent), weights, step < iterations - 1, q)
+        mean_field_update(flat, tuple(sent), weights, Q if step < iterations - 1 else SCORES, q)

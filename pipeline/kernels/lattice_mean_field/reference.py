@@ -11,6 +11,6 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations):
     for _ in range(iterations):
         both = zip(lattices, lefts, rights, strict=True)
         messages = [permutohedral(q, lattice, left, right) for lattice, left, right in both]
-        scores = mean_field_update(unary, messages, weights, softmax=False, backend="reference")
+        scores = mean_field_update(unary, messages, weights, result="scores", backend="reference")
         q = scores.softmax(dim=1)
     return scores

@@ -14,11 +14,11 @@ def refusal(unary, weights, *messages):
     return source.refusal(unary, weights, *messages)
 
 
-def mean_field_update(unary, messages, weights, softmax, out):
+def mean_field_update(unary, messages, weights, result, out):
     """unary and out (B, C, N), messages a tuple of M such (one where M is 0), weights (B, M, C), equal for all B."""
     batch, classes, pixels = unary.shape
     given = messages + messages[:1] * (MOST_MESSAGES - len(messages))
     grid = -(-pixels // THREADS), batch
-    sizes = {"CLASSES": classes, "MESSAGES": weights.shape[1], "SOFTMAX": softmax}
+    sizes = {"CLASSES": classes, "MESSAGES": weights.shape[1], "RESULT": result}
     arguments = unary, *given, weights[0], out, pixels
     source.launch(KERNEL, "mean_field_update", grid, (THREADS,), *arguments, **sizes)

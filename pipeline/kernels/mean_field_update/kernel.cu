@@ -6,8 +6,8 @@
 #ifndef MESSAGES
 #define MESSAGES 2
 #endif
-#ifndef SOFTMAX
-#define SOFTMAX 1  // whether q is written or the scores
+#ifndef RESULT
+#define RESULT 0  // what is written: 0 q, 1 log q, 2 the scores
 #endif
 
 // An array over few classes stays in registers; for that all loops over it are unrolled.
@@ -30,7 +30,7 @@ extern "C" __global__ void mean_field_update(const float* __restrict__ unary, co
 #pragma unroll UNROLLED
     for (int c = 0; c < CLASSES; ++c)
       scores[c] += weights[m * CLASSES + c] * messages[m][here + (long long)c * pixels];
-  if (!SOFTMAX) {
+  if (RESULT == 2) {
 #pragma unroll UNROLLED
     for (int c = 0; c < CLASSES; ++c) out[here + (long long)c * pixels] = scores[c];
     return;
@@ -40,10 +40,13 @@ extern "C" __global__ void mean_field_update(const float* __restrict__ unary, co
   for (int c = 1; c < CLASSES; ++c) most = fmaxf(most, scores[c]);
 #pragma unroll UNROLLED
   for (int c = 0; c < CLASSES; ++c) {
-    scores[c] = expf(scores[c] - most);
-    total += scores[c];
+    scores[c] -= most;
+    const float power = expf(scores[c]);
+    total += power;
+    if (RESULT == 0) scores[c] = power;
   }
-  const float share = 1.f / total;
+  const float share = 1.f / total, level = logf(total);
 #pragma unroll UNROLLED
-  for (int c = 0; c < CLASSES; ++c) out[here + (long long)c * pixels] = share * scores[c];
+  for (int c = 0; c < CLASSES; ++c)
+    out[here + (long long)c * pixels] = RESULT == 0 ? share * scores[c] : scores[c] - level;
 }
