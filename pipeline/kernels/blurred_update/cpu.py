@@ -22,26 +22,58 @@ def _source(fine, factor, cells):
     return first, min(first + 1, cells - 1), place - float32(first)
 
 
+@njit(inline="always")
+def _widened(message, row, left, factor, out):
+    (classes, _, cols), width = message.shape, out.shape[1]
+    start = factor // 2 - left  # the first column not before the middle of the first cell
+    for label in range(classes):
+        for col in range(start):
+            out[label, col] = message[label, row, 0]
+        for cell in range(cols - 1):
+            near, far = message[label, row, cell], message[label, row, cell + 1]
+            for phase in range(factor):
+                along = (float32(phase + factor // 2) + float32(0.5)) / float32(factor) - float32(0.5)
+                out[label, start + cell * factor + phase] = near + along * (far - near)
+        for col in range(start + (cols - 1) * factor, width):
+            out[label, col] = message[label, row, cols - 1]
+
+
 @kernel()
 def _widen(message, row, left, factor, out):
     """Interpolate one row of a message (C, h, w) over the columns of the image: out (C, W)."""
-    classes, _, cols = message.shape
-    width = out.shape[1]
-    for label in range(classes):
-        # Up to the middle of the first cell there is nothing to interpolate, nor from that of the last on.
-        for col in range(min(width, max(0, factor // 2 - left))):
-            out[label, col] = message[label, row, 0]
-        for phase in range(factor):
-            # A cell's fine column lies behind its middle, between it and the next, or before, between the last and it.
-            place = (float32(phase) + float32(0.5)) / float32(factor) - float32(0.5)
-            back = 1 if place < 0 else 0
-            along = place + float32(back)
-            for cell in range(back, cols):
-                col = cell * factor + phase - left
-                if 0 <= col < width:
-                    near = message[label, row, cell - back]
-                    far = message[label, row, min(cell - back + 1, cols - 1)]
-                    out[label, col] = near + along * (far - near)
+    if factor == 4:  # as the paper has it: the compiler makes vectors of loops whose length it knows
+        _widened(message, row, left, 4, out)
+    else:
+        _widened(message, row, left, factor, out)
+
+
+@njit(inline="always")
+def _fine(cell, factor, offset, size):
+    """Return the first and, excluded, the last fine position of a cell that lie within the image."""
+    return max(0, cell * factor - offset), min(size, (cell + 1) * factor - offset)
+
+
+@njit(inline="always")
+def _narrowed(summed, rows, row, left, factor, out):
+    cols, width = out.shape[2], summed.shape[1]
+    for label in range(summed.shape[0]):
+        for cell in range(1, cols - 1):
+            total = float32(0)
+            for phase in range(factor):
+                total += summed[label, cell * factor - left + phase]
+            out[label, row, cell] = total / float32(rows * factor)
+        for cell in (0, cols - 1):
+            low, high = _fine(cell, factor, left, width)
+            out[label, row, cell] = summed[label, low:high].sum() / float32(rows * (high - low))
+
+
+@kernel()
+def _narrow(summed, rows, row, left, factor, out):
+    """Average over cells what is summed (C, W) over as many rows: one row of out (C, h, w)."""
+    if factor == 4:
+        _narrowed(summed, rows, row, left, 4, out)
+    else:
+        _narrowed(summed, rows, row, left, factor, out)
 
 
 @njit(inline="always")
@@ -61,6 +93,15 @@ def _softmax(unary, wide, row, col, above, below, down, size, q):
     softmax(q, 0)
 
 
+@njit(inline="always")
+def _add_softmax(unary, wide, row, col, above, below, down, size, q, summed):
+    """Add eight pixels' q to summed (C, W); `q` (C, 8) is room to work in."""
+    _softmax(unary, wide, row, col, above, below, down, size, q)
+    for label in range(summed.shape[0]):
+        at = label * summed.shape[1] + col
+        write(summed, at, read(summed, at, size) + load(q, label * WIDTH), size)
+
+
 @kernel()
 def _between(message, row, top, left, factor, kept, wide):
     """Return the two places in `wide` (2, C, W) a fine row lies between, and its way to the second.
@@ -73,12 +114,6 @@ def _between(message, row, top, left, factor, kept, wide):
             _widen(message, cell_row, left, factor, wide[cell_row % 2])
             kept[cell_row % 2] = cell_row
     return above % 2, below % 2, down
-
-
-@njit(inline="always")
-def _fine(cell, factor, offset, size):
-    """Return the first and, excluded, the last fine position of a cell that lie within the image."""
-    return max(0, cell * factor - offset), min(size, (cell + 1) * factor - offset)
 
 
 @image_by_image
@@ -103,7 +138,7 @@ def add_unblurred(unary, message, factor, top, left, out):
 def blurred_update(unary, message, factor, top, left, out):
     """unary (C, H, W), message and out (C, h, w)."""
     classes, height, width = unary.shape
-    rows, cols = message.shape[1:]
+    rows = message.shape[1]
     for chunk in prange((rows + ROWS - 1) // ROWS):
         kept, wide = np.full(2, -1), np.empty((2, classes, width), np.float32)
         q, summed = np.empty((classes, WIDTH), np.float32), np.empty((classes, width), np.float32)
@@ -112,19 +147,12 @@ def blurred_update(unary, message, factor, top, left, out):
             first, stop = _fine(cell_row, factor, top, height)
             for row in range(first, stop):
                 above, below, down = _between(message, row, top, left, factor, kept, wide)
-                for col in range(0, width, WIDTH):
-                    size = min(WIDTH, width - col)
-                    _softmax(unary, wide, row, col, above, below, down, size, q)
-                    for label in range(classes):
-                        at = label * width + col
-                        write(summed, at, read(summed, at, size) + load(q, label * WIDTH), size)
-            for label in range(classes):
-                for cell in range(cols):
-                    low, high = _fine(cell, factor, left, width)
-                    total = float32(0)
-                    for col in range(low, high):
-                        total += summed[label, col]
-                    out[label, cell_row, cell] = total / float32((stop - first) * (high - low))
+                for col in range(0, width - WIDTH + 1, WIDTH):
+                    _add_softmax(unary, wide, row, col, above, below, down, WIDTH, q, summed)
+                if width % WIDTH > 0:
+                    last = width - width % WIDTH
+                    _add_softmax(unary, wide, row, last, above, below, down, width - last, q, summed)
+            _narrow(summed, stop - first, cell_row, left, factor, out)
 
 
 @image_by_image
