@@ -10,7 +10,8 @@ class GaussianCRF(nn.Module):
     """A differentiable dense CRF; its parameters are the logarithms of the values in the settings.
 
     A subclass gives `positive`, the names of its parameters, and ``scores(unary, appearance, smoothness)``, which runs
-    mean field: from U (B, C, H, W) and both kernels' features, (B, F, H, W) and (B, 2, H, W), to scores (B, C, H, W).
+    mean field: from U (B, C, H, W), which it may overwrite, and both kernels' features, (B, F, H, W) and (B, 2, H, W),
+    to scores (B, C, H, W).
 
     Parameters
     ----------

@@ -82,10 +82,13 @@ def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=
         Called with the state, its messages and the next state.
     """
     sent = None
+    compared = tolerance > 0 or watch is not None
     for step in range(1, iterations + 1):
+        sent = None  # what is not needed any more makes room for what comes
         sent = message(state)
         if step == iterations and watch is None:
             break
+        state = state if compared else None
         new = update(sent)
         if watch is not None:
             watch(state, sent, new)

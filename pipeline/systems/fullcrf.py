@@ -22,15 +22,19 @@ class FullCRF(GaussianCRF):
         super().__init__(settings, state)
 
     def scores(self, unary, appearance, smoothness, trace=None):
-        """Return the scores (B, C, H, W); `trace`, a list, gets the energies of every iteration."""
+        """Return the scores (B, C, H, W), maybe in the place of the unary.
+
+        `trace`, a list, gets the energies of every iteration.
+        """
         if self._in_one_call() and trace is None:
-            both = [
-                gaussian_filters.placed(features, self.settings.normalisation) for features in (appearance, smoothness)
-            ]
-            del appearance, smoothness  # lattices hold all that is needed of them, and they are large
+            both = [gaussian_filters.placed(appearance, self.settings.normalisation)]
+            del appearance  # the lattice holds all that is needed of it, and it is large
+            both.append(gaussian_filters.placed(smoothness, self.settings.normalisation))
+            del smoothness
             lattices, lefts, rights = zip(*both, strict=True)
             weights = self.weights(unary.shape[1])
-            return lattice_mean_field(unary, lattices, lefts, rights, weights, self.settings.iterations)
+            iterations = self.settings.iterations
+            return lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, overwrite=True)
         how = self.settings.normalisation, self.settings.exclude_self
         if self.settings.filter == "lattice":
             near = gaussian_filters.lattice(appearance.detach(), self.settings.normalisation)

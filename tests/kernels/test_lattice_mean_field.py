@@ -1,5 +1,6 @@
 """All iterations over two lattices in one call: the definition with slow lattices, refusals, errors."""
 
+from functools import partial
 from random import Random
 
 import agreement
@@ -48,6 +49,20 @@ def test_nan_is_not_hidden(backend):
     laid = {name: x.to(agreement.device_of(backend)) for name, x in tensors.items()}
     scores = IN_ONE_CALL.call(backend, **laid, iterations=2)
     assert scores[0, :, 2, 3].isnan().all()
+
+
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_overwritten_or_not_the_result_is_the_same(backend, iterations):
+    tensors, _ = IN_ONE_CALL.draw(Random(2), (2, 5, 70, 90))
+    device = agreement.device_of(backend)
+    near, around = (build(tensors[name].to(device), backend=backend) for name in ("near", "around"))
+    sides = [tensors[name].to(device).split(1, dim=1) for name in ("lefts", "rights")]
+    unary, weights = tensors["unary"].to(device), tensors["weights"].to(device)
+    given = unary.clone()
+    call = partial(lattice_mean_field, weights=weights, iterations=iterations, backend=backend)
+    expected = call(unary, [near, around], *sides)
+    assert torch.equal(unary, given)
+    assert torch.equal(call(unary, [near, around], *sides, overwrite=True), expected)
 
 
 def given(**changed):

@@ -59,8 +59,9 @@ def extra(*arguments):
 
 
 @pytest.mark.parametrize(("smoothness", "volumes"), [("lattice", 2), ("separable", 5)])
-def test_a_lattice_takes_some_volumes_and_220_bytes_a_pixel(smoothness, volumes):
-    assert extra("fullcrf", f"smoothness={smoothness}") < volumes * VOLUME + 220 * PIXELS
+def test_a_lattice_takes_some_volumes_and_96_bytes_a_pixel(smoothness, volumes):
+    # The system may round up to pages of 2 MB, or 12 bytes a pixel: the least of three.
+    assert min(extra("fullcrf", f"smoothness={smoothness}") for _ in range(3)) < volumes * VOLUME + 96 * PIXELS
 
 
 @pytest.mark.parametrize("filter_size", [7, 11])

@@ -12,7 +12,7 @@ BACKENDS = {"cuda": cuda, "cpu": cpu}  # their functions take a batch's arrays a
 REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
 
 
-def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, backend="auto"):
+def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, overwrite=False, backend="auto"):
     """Iterate mean field and return the last scores before their softmax.
 
     From q = softmax(unary) on, so many times::
@@ -33,6 +33,8 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, b
     weights : Tensor of shape (2, C)
     iterations : int
         At 0 the unary is returned.
+    overwrite : bool
+        Whether the result may take the place of `unary`, which is then lost; saves its memory on the CPU.
     backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
@@ -65,11 +67,12 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, b
     chosen = dispatch.pick("lattice_mean_field", backend, refusals, unary, *lefts, *rights, weights)
     if chosen == "reference":
         return reference.lattice_mean_field(unary, lattices, lefts, rights, weights, iterations)
-    out = dispatch.room(unary)
+    unary = unary.detach().contiguous()
+    out = unary if overwrite and chosen == "cpu" else dispatch.room(unary)
     images = tuple(lattice.images for lattice in lattices)
     flat = [[scale.detach().flatten(1).contiguous() for scale in scales] for scales in (lefts, rights)]
     shared = weights.detach().contiguous().expand(len(unary), -1, -1)
-    arguments = unary.detach().contiguous(), images, tuple(zip(*flat, strict=True)), shared, iterations, out
+    arguments = unary, images, tuple(zip(*flat, strict=True)), shared, iterations, out
     BACKENDS[chosen].lattice_mean_field(*arguments)
     return out
 
