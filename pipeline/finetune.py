@@ -67,21 +67,22 @@ def run(args):
     network = nets.build(trained.network, pack.classes)
     network.load_state_dict(tensors)
     module = backprop.Segmenter(network, trained.scaling, system.module).to(where)
-    change = train(module, net.finetune, pack, args, described, where)
+    change = train(module, net, pack, args, described, where)
     with whole_file(args.output_system) as beside:
         done = fitted.Fitted(given.settings, system.state(), given.curve, described | {"change": change})
         fitted.write(beside, done)
     trainings.Checkpoint(args.output, described).remove()
 
 
-def train(module, wanted, pack, args, described, where):
+def train(module, net, pack, args, described, where):
     """Run the training, write weights and history; return what changed."""
+    wanted = net.finetune
     views = Views(pack.sample, pack.names(wanted.split), wanted, module.scaling.mean, args.seed)
     groups = backprop.decay_groups(module.network, wanted.learning_rate, wanted.weight_decay)
-    groups += backprop.decay_groups(module.refiner, wanted.system_learning_rate, 0.0)
+    groups += backprop.decay_groups(module.refiner, net.system_learning_rate, 0.0)
     training = backprop.Training(module, groups, wanted, views.steps_per_epoch, args.seed)
     start = {name: value.detach().clone() for name, value in module.named_parameters()}
-    watched = pack.names(wanted.split)[: wanted.watched_images]
+    watched = pack.names(wanted.split)[: net.watched_images]
     before = mean_loss(module, wanted.loss, pack, watched, where)
     checkpoint = trainings.Checkpoint(args.output, described)
     trainings.run_to_end(training, training.run(views, workers=args.workers), checkpoint)

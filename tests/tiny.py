@@ -42,14 +42,9 @@ TUNED = {
     "source": "finetune",
     "net": "tiny",
     "system": "convcrf",
-    "finetune": LOOP
-    | {
-        "epochs": 1,
-        "learning_rate": 1e-4,
-        "system_learning_rate": 5e-3,
-        "normalisation": "frozen",
-        "watched_images": 2,
-    },
+    "system_learning_rate": 5e-3,
+    "watched_images": 2,
+    "finetune": LOOP | {"epochs": 1, "learning_rate": 1e-4, "normalisation": "frozen"},
     "cache": CACHE,
 }
 NOISY = {"source": "noisy_truth", "kind": "probability", "cell": 8, "keep_probability": 0.8, "cache": CACHE}

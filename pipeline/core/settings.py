@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import jsonschema
+import referencing
 import yaml
 
 from pipeline.core.errors import SettingsError
@@ -121,7 +122,16 @@ def _schema_by(values, folder, key, where):
 
 @cache
 def _validator(path):
-    return _Validator(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
+    return _Validator(_schema(path), registry=referencing.Registry(retrieve=_part))
+
+
+def _schema(path):
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+
+
+def _part(name):
+    """Find what a schema names by `$ref`: a path from the schemas' folder on."""
+    return referencing.Resource.from_contents(_schema(SCHEMAS / name))
 
 
 def _validate(values, schema, where, prefix=()):

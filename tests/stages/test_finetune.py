@@ -51,8 +51,8 @@ def test_finetune_gives_the_same_bytes_twice(tiny_run, tuned, tmp_path):
 
 
 def test_finetune_without_learning_rates_changes_nothing(tiny_run, tmp_path):
-    still = TUNED["finetune"] | {"learning_rate": 0, "system_learning_rate": 0}
-    net = net_file(tmp_path, tiny_run, TUNED | {"finetune": still})
+    still = TUNED | {"system_learning_rate": 0, "finetune": TUNED["finetune"] | {"learning_rate": 0}}
+    net = net_file(tmp_path, tiny_run, still)
     status, output, system, _ = finetune(tiny_run, tmp_path, net=net)
     assert status == 0
     change = changed(system)
@@ -63,8 +63,8 @@ def test_finetune_without_learning_rates_changes_nothing(tiny_run, tmp_path):
 
 
 def test_finetune_lowers_the_loss_of_whole_images(tiny_run, tmp_path):
-    loop = TUNED["finetune"] | {"epochs": 4, "learning_rate": 2e-3, "schedule": "constant", "watched_images": 8}
-    net = net_file(tmp_path, tiny_run, TUNED | {"finetune": loop})
+    loop = TUNED["finetune"] | {"epochs": 4, "learning_rate": 2e-3, "schedule": "constant"}
+    net = net_file(tmp_path, tiny_run, TUNED | {"watched_images": 8, "finetune": loop})
     status, _, system, _ = finetune(tiny_run, tmp_path, net=net)
     assert status == 0
     assert changed(system)["loss_after"] < changed(system)["loss_before"]
