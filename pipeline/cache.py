@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline import nets
-from pipeline.algorithms import evaluation
+from pipeline.algorithms import prediction
 from pipeline.algorithms.noisy_truth import noisy_truth
 from pipeline.core import device, files, settings, stage, stamp
 from pipeline.core.errors import DataError, SettingsError
@@ -47,6 +47,8 @@ class Source:
         One of `core.unaries.KINDS`.
     stride : int
         Pixels between two scores.
+    grid : str
+        One of `core.unaries.GRIDS`.
     origin : str
         Names the source in errors.
     made_of : dict
@@ -56,6 +58,7 @@ class Source:
     scores: Callable
     kind: str
     stride: int
+    grid: str
     origin: str
     made_of: dict
 
@@ -82,6 +85,7 @@ def run(args):
         class_names=pack.class_names,
         kind=source.kind,
         stride=source.stride,
+        grid=source.grid,
         dtype=net.cache.dtype,
         pack_digest=pack.digest,
         stamp=described,
@@ -105,9 +109,10 @@ def network(args, net, pack, where):
     model, scaling, architecture = load(args, net, pack)
     model.to(where)
     return Source(
-        scores=lambda sample: evaluation.logits(model, sample.image, scaling, where)[0].cpu(),
+        scores=lambda sample: prediction.logits(model, sample.image, scaling, where)[0].cpu(),
         kind="logits",
         stride=model.stride,
+        grid=model.grid,
         origin=args.weights,
         made_of={
             "inputs": {"pack": pack.digest, "weights": files.digest(args.weights)},
@@ -127,14 +132,16 @@ def noise(args, net, pack):
         return torch.from_numpy(made)
 
     made_of = {"inputs": {"pack": pack.digest}, "seed": args.seed}
-    return Source(scores, kind=net.kind, stride=1, origin=args.net, made_of=made_of)
+    return Source(scores, kind=net.kind, stride=1, grid="cells", origin=args.net, made_of=made_of)
 
 
 def load(args, net, pack):
     """Return (network with its weights, input scaling, architecture); what our own files say of themselves holds."""
     if net.source == "given":
         network = nets.build(net.network, pack.classes)
-        match = weights.load_into(network, weights.read_foreign(args.weights), args.weights, least=1.0)
+        tensors = weights.read_foreign(args.weights)
+        weights.check_channels(tensors, net.scaling, args.weights)
+        match = weights.load_into(network, tensors, args.weights, least=1.0)
         stage.log.info("%s: %s", args.weights, match.report())
         if match.missing or match.mismatched:
             raise DataError(

@@ -78,8 +78,8 @@ def train(module, net, pack, args, described, where):
     """Run the training, write weights and history; return what changed."""
     wanted = net.finetune
     views = Views(pack.sample, pack.names(wanted.split), wanted, module.scaling.mean, args.seed)
-    groups = backprop.decay_groups(module.network, wanted.learning_rate, wanted.weight_decay)
-    groups += backprop.decay_groups(module.refiner, net.system_learning_rate, 0.0)
+    groups = backprop.network_groups(module.network, wanted)
+    groups += backprop.groups(module.refiner, lambda name: net.system_learning_rate, 0.0)
     training = backprop.Training(module, groups, wanted, views.steps_per_epoch, args.seed)
     start = {name: value.detach().clone() for name, value in module.named_parameters()}
     watched = pack.names(wanted.split)[: net.watched_images]

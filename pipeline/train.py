@@ -1,6 +1,6 @@
 """Train the network that gives the unaries.
 
-reads   a pack (train split), perhaps a local weight file to start from
+reads   a pack (train split); perhaps weights to start from, a local file or another network's
 writes  weights (safetensors) and the training's history (a line per epoch)
 
 Under `torchrun` several processes share every batch. A killed training goes on from its last checkpoint.
@@ -11,7 +11,7 @@ import sys
 import torch
 
 from pipeline import nets
-from pipeline.algorithms import backprop, evaluation
+from pipeline.algorithms import backprop, prediction
 from pipeline.algorithms.batches import Views
 from pipeline.core import device, files, settings, stage, stamp
 from pipeline.core.errors import SettingsError
@@ -23,6 +23,7 @@ def add_arguments(parser):
     """Declare the options."""
     parser.add_argument("--pack", required=True, metavar="H5")
     parser.add_argument("--net", required=True, metavar="YAML", help="a file of config/nets with `source: train`")
+    parser.add_argument("--start", metavar="SAFETENSORS", help="weights of the network that `init_from` names")
     parser.add_argument("--backend", required=True, choices=device.BACKENDS)
     parser.add_argument("--threads", required=True, type=stage.positive)
     parser.add_argument("--workers", required=True, type=int, help="processes that prepare images; 0: this one does")
@@ -37,11 +38,12 @@ def run(args):
     if net.source != "train":
         raise SettingsError(f"{args.net}, key 'source'", f"'{net.source}'", "'train'", "this net is not trained")
     pack = packs.Pack(args.pack)
+    start = starting_file(args, net)
     where = device.setup(args.backend, args.threads)
     rank, ranks = device.join_processes(where)
     described = stamp.make(
         "train",
-        inputs={"pack": pack.digest} | ({"weights": files.digest(net.weights)} if net.weights != "none" else {}),
+        inputs={"pack": pack.digest} | ({"weights": files.digest(start)} if start else {}),
         settings=net,
         modules=[f"pipeline.nets.{net.network.architecture}"],
         seed=args.seed,
@@ -50,7 +52,7 @@ def run(args):
         device=device.describe(where),
         class_names=list(pack.class_names),
     )
-    training, views = prepare(net, pack, args, where)
+    training, views = prepare(net, pack, start, args, where)
     checkpoint = trainings.Checkpoint(args.output, described)
 
     def heldout_miou():
@@ -64,18 +66,32 @@ def run(args):
         checkpoint.remove()
 
 
-def prepare(net, pack, args, where):
+def starting_file(args, net):
+    """Return the weight file to start from: that of `init_from`, that of `weights`, or None."""
+    if "init_from" in net and not args.start:
+        raise SettingsError(f"{args.net}, key 'init_from'", f"'{net.init_from}'", "its weights", "give --start FILE")
+    if "init_from" not in net and args.start:
+        raise SettingsError("--start", f"'{args.start}'", "none", f"leave it out, or set init_from in {args.net}")
+    return args.start or (net.weights if net.weights != "none" else None)
+
+
+def prepare(net, pack, start, args, where):
     """Build the network, freshly initialised or from a weight file, and what it is trained with."""
     torch.manual_seed(args.seed)
     network = nets.build(net.network, pack.classes)
-    if net.weights != "none":
-        match = weights.load_into(network, weights.read_foreign(net.weights), net.weights)
-        stage.log.info("%s: %s", net.weights, match.report())
-    module = backprop.Segmenter(network, net.scaling).to(where)
+    if start:
+        if "init_from" in net:
+            tensors, _ = weights.read_for(start, pack.class_names)
+        else:
+            tensors = weights.read_foreign(start)
+            weights.check_channels(tensors, net.scaling, start)
+        match = weights.load_into(network, tensors, start)
+        stage.log.info("%s: %s", start, match.report())
+    module = backprop.Segmenter(network, net.scaling, loss_at=net.loss_at).to(where)
     if net.train.precision == "bfloat16" or where.type == "cuda":
         module = module.to(memory_format=torch.channels_last)
     views = Views(pack.sample, pack.names(net.train.split), net.train, net.scaling.mean, args.seed)
-    groups = backprop.decay_groups(module, net.train.learning_rate, net.train.weight_decay)
+    groups = backprop.network_groups(network, net.train)
     return backprop.Training(module, groups, net.train, views.steps_per_epoch, args.seed), views
 
 
@@ -84,7 +100,7 @@ def mean_iou(network, scaling, pack, split, where):
     counts = 0
     for name in pack.names(split):
         sample = pack.sample(name)
-        labels = evaluation.labels(network, sample.image, scaling, where)
+        labels = prediction.labels(network, sample.image, scaling, where)
         counts = counts + overlap.confusion(sample.truth, labels, pack.classes)
     return round(100 * float(overlap.mean_iou(counts)), 3)
 

@@ -75,12 +75,14 @@ def scores_of(truth, classes, *, seed, stride=4, noise=1.0):
     """Return logits (C h w) float32 at `stride`: the truth blurred, with smooth noise; void tells nothing."""
     height, width = (-(-size // stride) for size in truth.shape)
     hot = np.stack([(truth == label).astype(np.float32) for label in range(classes)])
-    coarse = resize(torch.from_numpy(hot)[None], height, width)[0].numpy()
+    coarse = resize(torch.from_numpy(hot)[None], height, width, stride, "cells")[0].numpy()
     drawn = smooth(np.random.default_rng(seed), coarse.shape, 0.7)
     return (4 * coarse + noise * drawn).astype(np.float32)
 
 
-def unaries(path, pack, *, splits=("heldout", "val"), stride=4, noise=1.0, kind="logits", names=None, seed=0):
+def unaries(
+    path, pack, *, splits=("heldout", "val"), stride=4, noise=1.0, kind="logits", grid="cells", names=None, seed=0
+):
     """Write the unaries of a pack's images, `names` or those of `splits`, as one shard."""
     opened = Pack(pack)
     names = names or [name for split in splits for name in opened.names(split)]
@@ -90,6 +92,7 @@ def unaries(path, pack, *, splits=("heldout", "val"), stride=4, noise=1.0, kind=
         class_names=opened.class_names,
         kind=kind,
         stride=stride,
+        grid=grid,
         dtype="float32",
         pack_digest=opened.digest,
         stamp=stamp("cache", seed=seed),

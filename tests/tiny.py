@@ -1,6 +1,6 @@
 """Settings of the tiny run that the tests of the stages share."""
 
-SCALING = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+SCALING = {"channels": "rgb", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 CACHE = {"splits": ["heldout", "val"], "dtype": "float32"}
 LOOP = {
     "split": "train",
@@ -8,10 +8,13 @@ LOOP = {
     "epochs": 2,
     "batch": 4,
     "crop": [32, 32],
+    "optimiser": {"name": "adam"},
     "learning_rate": 2e-3,
-    "schedule": "squared_poly",
-    "power": 0.9,
+    "classifier_rate": 1,
+    "bias_rate": 1,
+    "schedule": {"name": "squared_poly", "power": 0.9},
     "weight_decay": 5e-4,
+    "learns": ["backbone", "classifier"],
     "precision": "float32",
     "normalisation": "trained",
     "heldout_every": 0,
@@ -35,6 +38,7 @@ TRAINED = {
     "network": NETWORK,
     "weights": "none",
     "scaling": SCALING,
+    "loss_at": "pixels",
     "train": LOOP | {"heldout_every": 2},
     "cache": CACHE,
 }

@@ -7,8 +7,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.algorithms.batches import scaled
 from pipeline.algorithms.losses import LOSSES
-from pipeline.core.errors import DataError
-from pipeline.core.unaries import resize
+from pipeline.algorithms.prediction import full_size
+from pipeline.core.errors import DataError, SettingsError
+from pipeline.core.settings import nearest
+from pipeline.core.unaries import standing
 
 
 class Segmenter(nn.Module):
@@ -22,20 +24,32 @@ class Segmenter(nn.Module):
         `mean` and `std` per channel, of images 0..1.
     refiner : nn.Module, optional
         Takes images 0..255 and log-probabilities (B C H W), returns scores (B C H W).
+    loss_at : {"pixels", "entries"}
+        Where the scores are wanted: at every pixel, or only at the pixels that the network's own entries stand for.
+        A refiner needs them all.
     """
 
-    def __init__(self, network, scaling, refiner=None):
+    def __init__(self, network, scaling, refiner=None, loss_at="pixels"):
         super().__init__()
-        self.network, self.scaling, self.refiner = network, scaling, refiner
+        self.network, self.scaling, self.refiner, self.loss_at = network, scaling, refiner, loss_at
 
     def forward(self, images):
-        """Return scores (B C H W), float32, of images (B 3 H W), float32, RGB 0..1."""
-        scores = resize(self.network(scaled(images, self.scaling)).float(), *images.shape[-2:])
+        """Return scores, float32, of images (B 3 H W), float32, RGB 0..1: (B C H W), or at the entries (B C h w)."""
+        if self.loss_at == "entries":
+            return self.network(scaled(images, self.scaling)).float()
+        scores = full_size(self.network, scaled(images, self.scaling))
         if self.refiner is None:
             return scores
         # Gaussian weights underflow in half precision, so the filters never run in it.
         with torch.autocast(images.device.type, enabled=False):
             return self.refiner(images * 255, scores.log_softmax(dim=1))
+
+    def targets(self, truth):
+        """Return the truth (B H W) where the scores are."""
+        if self.loss_at == "pixels":
+            return truth
+        rows, cols = (standing(size, self.network.stride, self.network.grid) for size in truth.shape[1:])
+        return truth[:, rows][:, :, cols]
 
 
 class Training:
@@ -43,12 +57,11 @@ class Training:
 
     Parameters
     ----------
-    module : nn.Module
-        Takes the images of a batch, returns scores at the size of the truth.
+    module : Segmenter
     groups : list of dict
-        Parameter groups for Adam, with their initial learning rates.
+        Parameter groups of the optimiser, with their initial learning rates.
     settings : Settings
-        loss, epochs, schedule, power, precision, normalisation, heldout_every.
+        loss, epochs or iterations, optimiser, learning_rate, schedule, precision, normalisation, heldout_every.
     steps_per_epoch : int
     seed : int
         Step *n* draws its dropout from seed and *n* alone.
@@ -56,8 +69,9 @@ class Training:
 
     def __init__(self, module, groups, settings, steps_per_epoch, seed):
         self.module, self.settings, self.seed = module, settings, seed
-        self.steps_per_epoch, self.steps = steps_per_epoch, steps_per_epoch * settings.epochs
-        self.optimiser = torch.optim.Adam(groups)
+        self.steps_per_epoch = steps_per_epoch
+        self.steps = settings.iterations if "iterations" in settings else steps_per_epoch * settings.epochs
+        self.optimiser = OPTIMISERS[settings.optimiser.name](groups, settings.optimiser)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.done, self.epoch_loss, self.history = 0, 0.0, []
         self.parallel = dist.is_available() and dist.is_initialized()
@@ -66,14 +80,15 @@ class Training:
     def run(self, views, *, workers, rank=0, ranks=1, evaluate=None):
         """Take the steps that are left; yield the mean loss of each.
 
-        At the end of an epoch `history` has grown by a dict: epoch, steps, loss (mean of the epoch), lr and
-        heldout_miou, which is what `evaluate` returns, or None where it is None or not this epoch's turn.
+        At the end of an epoch, and of the training, `history` has grown by a dict: epoch, steps, loss (mean of the
+        epoch), lr and heldout_miou, which is what `evaluate` returns, or None where that is None or not this epoch's
+        turn.
         """
         for images, truth in views.loader(self.done, self.steps, workers=workers, rank=rank, ranks=ranks):
             device = next(self.module.parameters()).device
             loss = self.step(images.to(device), truth.to(device))
             self.epoch_loss += loss
-            if self.done % self.steps_per_epoch == 0:
+            if self.done % self.steps_per_epoch == 0 or self.done == self.steps:
                 self._end_epoch(evaluate)
             yield loss
 
@@ -90,7 +105,7 @@ class Training:
         self._set_mode()
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             scores = self.forward(images)
-        total, count = LOSSES[self.settings.loss](scores.float(), truth)
+        total, count = LOSSES[self.settings.loss](scores.float(), self.module.targets(truth))
         if self.parallel:
             dist.all_reduce(count)
         loss = total / count.clamp_min(1)
@@ -124,9 +139,13 @@ class Training:
         self.done, self.epoch_loss, self.history = state["done"], state["epoch_loss"], list(state["history"])
 
     def _set_rates(self):
-        factor = SCHEDULES[self.settings.schedule](self.done / self.steps, self.settings.power)
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+            group["lr"] = rate * self._course(self.done)
+
+    def _course(self, step):
+        """Return the factor on all learning rates at one step."""
+        schedule = self.settings.schedule
+        return SCHEDULES[schedule.name](step, self.steps, schedule)
 
     def _set_mode(self):
         self.module.train()
@@ -136,38 +155,93 @@ class Training:
                     layer.eval()
 
     def _end_epoch(self, evaluate):
-        epoch = self.done // self.steps_per_epoch
+        epoch = -(-self.done // self.steps_per_epoch)
         every = self.settings.heldout_every
         due = evaluate is not None and every and (epoch % every == 0 or self.done == self.steps)
         self.history.append(
             {
                 "epoch": epoch,
                 "steps": self.done,
-                "loss": self.epoch_loss / self.steps_per_epoch,
-                "lr": self.optimiser.param_groups[0]["lr"],
+                "loss": self.epoch_loss / (self.done - (epoch - 1) * self.steps_per_epoch),
+                "lr": self.settings.learning_rate * self._course(self.done - 1),
                 "heldout_miou": evaluate() if due else None,
             }
         )
         self.epoch_loss = 0.0
 
 
-def squared_poly(share, power):
-    """Return ((1 − share)^power)², the schedule of section 5 of arXiv:1805.04777."""
-    return ((1 - share) ** power) ** 2
-
-
-def constant(share, power):
-    """Return 1: a learning rate that does not change; `power` is not used."""
+def constant(step, steps, schedule):
+    """Return 1: learning rates that do not change."""
     return 1.0
 
 
-SCHEDULES = {"squared_poly": squared_poly, "constant": constant}
+def poly(step, steps, schedule):
+    """Return (1 − step / steps)^power, the schedule of section 4.1.1 of arXiv:1606.00915."""
+    return (1 - step / steps) ** schedule.power
 
 
-def decay_groups(module, learning_rate, weight_decay):
-    """Return optimiser groups: L2 decay on convolution kernels, none on biases and normalisation."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    kernels = [parameter for parameter in parameters if parameter.ndim > 1]
-    others = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [(kernels, weight_decay), (others, 0.0)]
-    return [{"params": params, "lr": learning_rate, "weight_decay": decay} for params, decay in groups if params]
+def squared_poly(step, steps, schedule):
+    """Return ((1 − step / steps)^power)², the schedule of section 5 of arXiv:1805.04777."""
+    return poly(step, steps, schedule) ** 2
+
+
+def step_down(step, steps, schedule):
+    """Return factor^⌊step / every⌋, the schedule of section 5 of arXiv:1412.7062."""
+    return schedule.factor ** (step // schedule.every)
+
+
+SCHEDULES = {"constant": constant, "poly": poly, "squared_poly": squared_poly, "step": step_down}
+OPTIMISERS = {
+    "adam": lambda groups, chosen: torch.optim.Adam(groups),
+    "sgd": lambda groups, chosen: torch.optim.SGD(groups, momentum=chosen.momentum),
+}
+
+
+def network_groups(network, settings):
+    """Return optimiser groups of what a network learns, and freeze the rest of it.
+
+    Parameters
+    ----------
+    network : nn.Module
+    settings : Settings
+        learns, learning_rate, classifier_rate, bias_rate, weight_decay.
+
+    Raises
+    ------
+    SettingsError
+        If a part that is to learn is not there.
+    """
+    parts = {name: name.startswith(settings.learns) for name, _ in network.named_parameters()}
+    absent = next((part for part in settings.learns if not any(name.startswith(part) for name in parts)), None)
+    if absent is not None:
+        known = sorted({name.partition(".")[0] for name in parts})
+        raise SettingsError(
+            "key 'learns'", f"'{absent}'", "the beginning of a parameter's name", nearest(absent, known)
+        )
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(parts[name])
+
+    def rate(name):
+        factor = settings.classifier_rate if name.startswith("classifier") else 1
+        return settings.learning_rate * factor * (settings.bias_rate if name.endswith("bias") else 1)
+
+    return groups(network, rate, settings.weight_decay)
+
+
+def groups(module, rate, weight_decay):
+    """Return optimiser groups: L2 decay on convolution kernels, none on biases and normalisation.
+
+    Parameters
+    ----------
+    module : nn.Module
+        What needs no gradient is left out.
+    rate : callable
+        Takes a parameter's name, returns its learning rate.
+    weight_decay : float
+    """
+    found = {}
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            key = rate(name), weight_decay if parameter.ndim > 1 else 0.0
+            found.setdefault(key, []).append(parameter)
+    return [{"params": some, "lr": lr, "weight_decay": decay} for (lr, decay), some in found.items()]

@@ -63,6 +63,7 @@ class Views(Dataset):
 
 
 def scaled(images, scaling):
-    """Scale images (B 3 H W), 0..1 RGB, as the network's weights want them: (x − mean) / std per channel."""
+    """Scale images (B 3 H W), 0..1 RGB, as the network's weights want them: (x − mean) / std, red or blue first."""
     mean, std = (torch.tensor(scaling[key], device=images.device).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return (images - mean) / std
+    images = (images - mean) / std
+    return images.flip(1) if scaling.channels == "bgr" else images

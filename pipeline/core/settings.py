@@ -153,6 +153,8 @@ def _explain(error, where, prefix):
         key = ".".join(map(str, [*path, missing]))
         about = error.schema["properties"].get(missing, {}).get("description", "a value")
         return SettingsError(f"{where}, key '{key}'", "nothing", about, "add the key")
+    if error.validator == "oneOf":
+        return _explain_choice(error, where, path, prefix)
     key = ".".join(map(str, path)) or "the whole file"
     wanted = {
         "type": lambda: f"a value of type {error.validator_value}",
@@ -161,6 +163,25 @@ def _explain(error, where, prefix):
     about = error.schema.get("description")
     expected = f"{wanted} ({about})" if about else wanted
     return SettingsError(f"{where}, key '{key}'", repr(error.instance), expected, "mend the value")
+
+
+def _explain_choice(error, where, path, prefix):
+    """Explain a fault among alternatives: keys of which one is given, or mappings told apart by their `name`."""
+    branches, given = error.validator_value, error.instance
+    if all(set(branch) == {"required"} for branch in branches):
+        keys = [branch["required"][0] for branch in branches]
+        found = " and ".join(key for key in keys if key in given) or "nothing"
+        key = ".".join(map(str, [*path, keys[0]]))
+        return SettingsError(f"{where}, key '{key}'", found, f"one of {', '.join(keys)}", "give exactly one of them")
+    rules = [branch["properties"]["name"] for branch in branches]
+    names = [rule.get("enum") or [rule["const"]] for rule in rules]
+    known = ", ".join(name for some in names for name in some)
+    name = given.get("name") if isinstance(given, dict) else given
+    meant = next((place for place, some in enumerate(names) if name in some and given is not name), None)
+    if meant is not None:
+        return _explain(next(fault for fault in error.context if fault.schema_path[0] == meant), where, prefix)
+    key, expected = ".".join(map(str, path)), f"a mapping whose `name` is one of {known}"
+    return SettingsError(f"{where}, key '{key}'", repr(given), expected, "mend the value")
 
 
 def _near_file(path):

@@ -16,9 +16,12 @@ import torch
 from pipeline.core.errors import DataError
 
 BACKBONE = "backbone."
-CLASSIFIERS = ("fc.", "classifier.")  # in classification files, trained for ImageNet's classes
+# In classification files, trained for ImageNet's classes.
+CLASSIFIERS = tuple(BACKBONE + name for name in ("fc.", "fc8.", "classifier."))
 COUNTER = "num_batches_tracked"  # of batch norm; older files lack it, and nothing here needs it
 WRAPPERS = ("state_dict", "model", "model_state_dict")
+CAFFE = re.compile(r"(backbone\.)?conv1_1\.weight$")
+CAFFE_FILES = ("00b39a1b",)  # VGG-16 of Caffe under torchvision's names
 DOWNLOAD = re.compile(r"-([0-9a-f]{8})\.(pth|pt|safetensors)$")
 
 
@@ -109,6 +112,34 @@ def read_foreign(path):
     return tensors
 
 
+def check_channels(tensors, scaling, where):
+    """Refuse weights that Caffe trained, on 8-bit BGR, for a network that would be fed RGB, and the other way round.
+
+    Shapes do not tell; known are Caffe's names of layers, and the checksum of a file that has torchvision's.
+
+    Parameters
+    ----------
+    tensors : dict of str to Tensor
+        As `read_foreign` returned them.
+    scaling : Settings
+        `channels` "rgb" or "bgr".
+    where : str or Path
+    """
+    stated = DOWNLOAD.search(Path(where).name)
+    known = stated and stated[1]
+    caffe = any(CAFFE.match(name) for name in tensors) or known in CAFFE_FILES
+    wants = "bgr" if caffe else "rgb" if known else None
+    if wants not in (None, scaling.channels):
+        feed = "[0.48108, 0.45752, 0.40787], std: [0.0039216, 0.0039216, 0.0039216]"
+        rgb = "[0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]"
+        raise DataError(
+            where,
+            f"weights {'of Caffe, trained on' if caffe else 'trained on'} {wants.upper()} images",
+            f"{scaling.channels.upper()} as in the network's settings",
+            f"set scaling to channels: {wants}, mean: {feed if caffe else rgb}",
+        )
+
+
 @dataclass(frozen=True)
 class Match:
     """How a file's tensors met a network's, by name, each in the order of network or file.
@@ -160,7 +191,7 @@ def load_into(network, tensors, where, least=0.9):
         If fewer match; `network` is then untouched.
     """
     own = network.state_dict()
-    brought, dropped = _as_backbone(tensors)
+    brought, dropped = _as_of(network, tensors)
     shared = [name for name in own if name in brought]
     matched = [name for name in shared if own[name].shape == brought[name].shape]
     fitting, wanted, offered = (_backbone_count(names) for names in (matched, own, brought))
@@ -177,12 +208,14 @@ def load_into(network, tensors, where, least=0.9):
     )
 
 
-def _as_backbone(tensors):
-    """Name a classification file's tensors as ours; its classifier is dropped."""
-    if any(name.startswith(BACKBONE) for name in tensors):
-        return tensors, ()
-    dropped = tuple(name for name in tensors if name.startswith(CLASSIFIERS))
-    return {BACKBONE + name: tensor for name, tensor in tensors.items() if name not in dropped}, dropped
+def _as_of(network, tensors):
+    """Name a file's tensors as the network's; return them, and the names of what is left of a classifier."""
+    if not any(name.startswith(BACKBONE) for name in tensors):
+        tensors = {BACKBONE + name: tensor for name, tensor in tensors.items()}
+    if hasattr(network, "adapted"):
+        tensors = network.adapted(tensors)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIERS)}
+    return kept, tuple(name.removeprefix(BACKBONE) for name in tensors if name not in kept)
 
 
 def _backbone_count(names):

@@ -5,11 +5,13 @@ What every network keeps, so that `train` and `cache` need not know which one th
 - its file has ``build(settings, classes)``, which returns the network, freshly initialised from torch's
   global generator: whoever builds seeds it. `settings` is the network's frozen settings object;
 - it takes images (B 3 H W), float32, scaled as its weights want them, of any H and W from 1 on;
-- it returns logits (B C ⌈H/stride⌉ ⌈W/stride⌉), float32; the entry at (row, col) belongs to the pixel at
-  (row · stride, col · stride). Upsampling is left to the caller;
-- ``network.stride`` is that stride, in pixels;
+- it returns logits (B C ⌈H/stride⌉ ⌈W/stride⌉), float32. Upsampling is left to the caller;
+- ``network.stride`` is that stride, in pixels; ``network.grid``, "cells" or "points", says where the entries stand in
+  the image, and so how they are enlarged (`pipeline.core.unaries.resize`);
 - parameters below ``backbone.`` are named as in torchvision, so that users' weight files load; what is
-  trained anew for each set of classes stands below ``classifier.``.
+  trained anew for each set of classes stands below ``classifier.``;
+- where a weight file's tensors need more than a prefix, ``network.adapted(tensors)`` returns them as the network has
+  them. Without it names and shapes must agree.
 
 Below `build` stand the few pieces that several networks share.
 """

@@ -52,7 +52,7 @@ class MobileNetV2FCN(nn.Module):
 
     def __init__(self, settings, classes):
         super().__init__()
-        self.stride = settings.output_stride
+        self.stride, self.grid = settings.output_stride, "cells"
         self.backbone = MobileNetV2(settings)
         self.classifier = fcn_head(channels(STAGES[-1][1], settings.width), classes, settings.dropout)
         initialise(self)

@@ -47,7 +47,7 @@ class ResNetFCN(nn.Module):
 
     def __init__(self, settings, classes):
         super().__init__()
-        self.stride = settings.output_stride
+        self.stride, self.grid = settings.output_stride, "cells"
         self.backbone = ResNet(settings)
         self.classifier = fcn_head(self.backbone.features, classes, settings.dropout)
         initialise(self)

@@ -225,8 +225,8 @@ def numbers(name, array, dtype=None):
 
 def log_probability(store, scores, size):
     """Return log p(class), (C, H, W) float32; scores of a store that is not whole are taken as logits."""
-    kind = store.attributes.get("kind", "logits")
-    return Unaries(torch.from_numpy(scores.astype(np.float32)), kind).log_probability(*size).numpy()
+    what = [store.attributes.get(*of) for of in (("kind", "logits"), ("stride", 1), ("grid", "cells"))]
+    return Unaries(torch.from_numpy(scores.astype(np.float32)), *what).log_probability(*size).numpy()
 
 
 def draw(kind, content, args):

@@ -98,7 +98,13 @@ def test_a_batch_must_divide_among_the_processes():
 
 def test_scaling():
     images = torch.tensor([0.5, 0.25, 1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 5)
-    settings = Settings({"mean": [0.5, 0.0, 0.5], "std": [0.5, 0.25, 0.125]})
+    settings = Settings({"channels": "rgb", "mean": [0.5, 0.0, 0.5], "std": [0.5, 0.25, 0.125]})
     found = scaled(images, settings)
     assert found.shape == images.shape
     assert found[1, :, 2, 3].tolist() == [0.0, 1.0, 4.0]
+
+
+def test_scaling_for_weights_that_want_blue_first():
+    images = torch.tensor([0.5, 0.25, 1.0]).view(1, 3, 1, 1)
+    settings = Settings({"channels": "bgr", "mean": [0.5, 0.0, 0.5], "std": [0.5, 0.25, 0.125]})
+    assert scaled(images, settings).flatten().tolist() == [4.0, 1.0, 0.0]

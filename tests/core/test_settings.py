@@ -81,6 +81,27 @@ def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, source, key, new,
     assert said in refusal(path, source.split("/")[0])
 
 
+@pytest.mark.parametrize(
+    ("key", "new", "said"),
+    [
+        ("epochs", "epochs: 12\n  iterations: 9", "key 'train.epochs': found epochs and iterations, expected one of"),
+        ("epochs", "#", "key 'train.epochs': found nothing, expected one of epochs, iterations; give exactly one"),
+        ("epochs", "iterations: 0", "key 'train.iterations': found 0"),
+        ("schedule", "schedule: poly", "key 'train.schedule': found 'poly', expected a mapping whose `name` is one of"),
+        ("schedule", "schedule: {name: pole}", "one of constant, poly, squared_poly, step"),
+        ("schedule", "schedule: {name: [poly]}", "one of constant, poly, squared_poly, step"),
+        ("schedule", "schedule: {power: 1}", "one of constant, poly, squared_poly, step"),
+        ("schedule", "schedule: {name: poly}", "key 'train.schedule.power': found nothing, expected exponent"),
+        ("schedule", "schedule: {name: poly, powr: 1}", "did you mean 'power'?"),
+        ("schedule", "schedule: {name: constant, power: 1}", "key 'train.schedule.power': found an unknown key"),
+        ("schedule", "schedule: {name: step, every: 0, factor: 1}", "key 'train.schedule.every': found 0"),
+        ("optimiser", "optimiser: {name: sgd, momentum: 1}", "key 'train.optimiser.momentum': found 1"),
+    ],
+)
+def test_a_fault_among_alternatives_is_that_of_the_one_meant(tmp_path, key, new, said):
+    assert said in refusal(edited(tmp_path, "nets/resnet18.yaml", (key, new)), "nets")
+
+
 @pytest.mark.parametrize("value", [".nan", ".inf"])
 def test_numbers_must_be_finite(tmp_path, value):
     path = edited(tmp_path, "systems/convcrf.yaml", ("temperature", f"temperature: {value}"))

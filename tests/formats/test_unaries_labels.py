@@ -22,8 +22,8 @@ def cached(tmp_path, pack, name="u.zarr", **options):
 
 def put_scores(tmp_path, pack, scores, image, dtype="float32", name="val_0"):
     path = tmp_path / "own.zarr"
-    described = {"class_names": pack.class_names, "kind": "logits", "stride": 4, "pack_digest": pack.digest}
-    with unaries.writer(path, names=[name], dtype=dtype, stamp={}, **described) as out:
+    described = {"class_names": pack.class_names, "kind": "logits", "stride": 4, "grid": "cells"}
+    with unaries.writer(path, names=[name], dtype=dtype, pack_digest=pack.digest, stamp={}, **described) as out:
         unaries.put(out, name, scores, image, dtype)
     return Cache([path])
 
@@ -33,7 +33,8 @@ def test_unaries_come_back(tmp_path, pack):
     sample = pack.sample("val_1")
     cache.belongs_to(pack)
     found = cache.unaries("val_1", sample.image)
-    assert (cache.kind, cache.stride, found.kind) == ("logits", 4, "logits")
+    assert (cache.kind, cache.stride, cache.grid) == ("logits", 4, "cells")
+    assert (found.kind, found.stride, found.grid) == ("logits", 4, "cells")
     assert np.array_equal(found.scores.numpy(), builders.scores_of(sample.truth, 4, seed=2))
 
 
@@ -101,7 +102,10 @@ def test_shards_add_up(tmp_path, pack):
     assert cache.digest != Cache([first]).digest
 
 
-@pytest.mark.parametrize(("options", "said"), [({"stride": 8}, "stride 8"), ({"kind": "probability"}, "kind prob")])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"stride": 8}, "stride 8"), ({"kind": "probability"}, "kind prob"), ({"grid": "points"}, "grid points")],
+)
 def test_shards_must_agree(tmp_path, pack, options, said):
     first = cached(tmp_path, pack, "1.zarr", names=["val_1"])
     second = cached(tmp_path, pack, "2.zarr", names=["val_0"], **options)

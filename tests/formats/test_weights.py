@@ -45,6 +45,31 @@ def assert_refused(call, *said):
         assert part in str(caught.value)
 
 
+# Channel order
+
+
+RGB, BGR = SimpleNamespace(channels="rgb"), SimpleNamespace(channels="bgr")
+
+
+@pytest.mark.parametrize(("name", "path"), [("conv1_1.weight", "vgg.pth"), ("features.0.weight", "vgg16-00b39a1b.pth")])
+def test_weights_of_caffe_want_blue_first(name, path):
+    tensors = {name: torch.ones(64, 3, 3, 3)}
+    weights.check_channels(tensors, BGR, path)
+    said = (f"{path}: found weights of Caffe, trained on BGR images, expected RGB as in the network's", "channels: bgr")
+    assert_refused(lambda: weights.check_channels(tensors, RGB, path), *said)
+
+
+def test_weights_of_torchvision_want_red_first():
+    tensors = {"features.0.weight": torch.ones(64, 3, 3, 3)}
+    weights.check_channels(tensors, RGB, "vgg16-397923af.pth")
+    refused = (
+        "found weights trained on RGB images, expected BGR as in the network's settings; set scaling to channels: rgb"
+    )
+    assert_refused(lambda: weights.check_channels(tensors, BGR, "vgg16-397923af.pth"), refused)
+    # Of another file nothing is known.
+    weights.check_channels(tensors, BGR, "mine.pth")
+
+
 # Our own files
 
 

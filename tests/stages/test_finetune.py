@@ -63,7 +63,7 @@ def test_finetune_without_learning_rates_changes_nothing(tiny_run, tmp_path):
 
 
 def test_finetune_lowers_the_loss_of_whole_images(tiny_run, tmp_path):
-    loop = TUNED["finetune"] | {"epochs": 4, "learning_rate": 2e-3, "schedule": "constant"}
+    loop = TUNED["finetune"] | {"epochs": 4, "learning_rate": 2e-3, "schedule": {"name": "constant"}}
     net = net_file(tmp_path, tiny_run, TUNED | {"watched_images": 8, "finetune": loop})
     status, _, system, _ = finetune(tiny_run, tmp_path, net=net)
     assert status == 0

@@ -11,6 +11,7 @@ from observe import net_file, said
 from tiny import LOOP, NETWORK, TRAINED, TUNED
 
 from pipeline.algorithms import backprop
+from pipeline.core import files
 from pipeline.formats import tables, weights
 
 
@@ -67,16 +68,39 @@ def test_train_starts_from_given_weights(tiny_run, tmp_path):
     assert all(torch.equal(tensors[name], expected[name]) for name in kept)
 
 
+def test_train_starts_from_another_network(tiny_run, tmp_path):
+    still = TRAINED | {"init_from": "tiny", "train": LOOP | {"learning_rate": 0, "normalisation": "frozen"}}
+    del still["weights"]
+    path = net_file(tmp_path, tiny_run, still)
+    status, output, _ = train(tiny_run, tmp_path, net=path, start=tiny_run.weights)
+    assert status == 0
+    (tensors, stamp), (expected, _) = weights.read(output), weights.read(tiny_run.weights)
+    kept = [name for name in tensors if not name.endswith("num_batches_tracked")]
+    assert all(torch.equal(tensors[name], expected[name]) for name in kept)
+    assert stamp["inputs"]["weights"] == files.digest(tiny_run.weights)
+
+
+def test_train_is_told_where_to_start_if_and_only_if_it_starts_from_a_network(tiny_run, tmp_path, capsys):
+    from_net = TRAINED | {"init_from": "tiny"}
+    del from_net["weights"]
+    assert train(tiny_run, tmp_path, net=net_file(tmp_path, tiny_run, from_net))[0] == 2
+    assert "key 'init_from': found 'tiny', expected its weights; give --start FILE" in said(capsys)
+    assert train(tiny_run, tmp_path, start=tiny_run.weights)[0] == 2
+    assert "expected none; leave it out, or set init_from in" in said(capsys)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
+        (TRAINED | {"init_from": "tiny"}, "key 'weights': found weights and init_from, expected one of weights, init"),
+        (TRAINED | {"train": LOOP | {"learns": ["head"]}}, "key 'learns': found 'head', expected the beginning of a"),
         (TRAINED | {"train": LOOP | {"split": "traim"}}, "found no split 'traim', expected one of heldout, train, val"),
         (TRAINED | {"train": LOOP | {"batch": 9}}, "batch: found 9, expected at most the 8 images of the split"),
         (TRAINED | {"weights": "nowhere.pth"}, "nowhere.pth: found no such file"),
         (TUNED, "key 'source': found 'finetune', expected 'train'"),
         (TRAINED | {"network": NETWORK | {"depht": 18}}, "key 'network.depht': found an unknown key"),
     ],
-    ids=["split", "batch", "weights", "source", "network"],
+    ids=["two starts", "learns", "split", "batch", "weights", "source", "network"],
 )
 def test_train_refuses(tiny_run, tmp_path, capsys, values, expected):
     path = net_file(tmp_path, tiny_run, values)

@@ -36,7 +36,7 @@ def killed(path, pack):
     described = {"class_names": opened.class_names, "pack_digest": opened.digest, "stamp": builders.stamp("cache")}
     with (
         pytest.raises(KeyboardInterrupt),
-        unaries.writer(path, names=names, kind="logits", stride=4, dtype="float32", **described) as out,
+        unaries.writer(path, names=names, kind="logits", stride=4, grid="cells", dtype="float32", **described) as out,
     ):
         for name in names[:2]:
             read = opened.sample(name)

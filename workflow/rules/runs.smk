@@ -30,12 +30,19 @@ ALL_RUNS = [run for runs in RUNS.values() for run in runs]
 PACKS = {name: settings_of("packs", name) for name in {run.pack for run in ALL_RUNS}}
 SYSTEMS = {name: settings_of("systems", name) for name in {run.system for run in ALL_RUNS}}
 NETS = {name: settings_of("nets", name) for name in {run.net for run in ALL_RUNS}}
-# A fine-tuned network brings the one it starts from, which may be fine-tuned itself, and its system.
-while missing := {net.net for net in NETS.values() if net.source == "finetune"} - set(NETS):
+
+
+def before(net):
+    """The network that one starts from, or None."""
+    return net.net if net.source == "finetune" else net.get("init_from")
+
+
+# A network brings the one it starts from, which may have such a one itself; a fine-tuned one its system, too.
+while missing := {before(net) for net in NETS.values()} - {None} - set(NETS):
     NETS |= {name: settings_of("nets", name) for name in missing}
 for name, net in NETS.items():
-    if net.source == "finetune" and NETS[net.net].source == "noisy_truth":
-        where, found = f"config/nets/{name}.yaml, key 'net'", f"'{net.net}'"
+    if before(net) and NETS[before(net)].source == "noisy_truth":
+        where, found = f"config/nets/{name}.yaml", f"'{before(net)}' to start from"
         raise WorkflowError(str(SettingsError(where, found, "a network that has weights", "name another")))
     if net.source == "finetune" and net.system not in SYSTEMS:
         SYSTEMS[net.system] = settings_of("systems", net.system)
@@ -79,8 +86,10 @@ def net_of(pair):
     return pair.partition("/")[0]
 
 
-def starting_weights(net):
-    """The weight file a network starts from, as a list: empty if it starts from nothing."""
+def starting_weights(pack, net):
+    """The weight file a network's training starts from, as a list: empty if it starts from nothing."""
+    if "init_from" in NETS[net]:
+        return [weights_of(pack, NETS[net].init_from)]
     weights = NETS[net].get("weights", "none")
     return [] if weights == "none" else [weights]
 

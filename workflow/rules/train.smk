@@ -3,7 +3,7 @@ rule train:
     input:
         pack="results/pack/{pack}.h5",
         net="config/nets/{net}.yaml",
-        weights=lambda w: starting_weights(w.net),
+        weights=lambda w: starting_weights(w.pack, w.net),
     output:
         weights="results/train/{pack}/{net}.safetensors",
         history="results/train/{pack}/{net}.jsonl",
@@ -22,10 +22,11 @@ rule train:
         backend=config["backend"],
         workers=config["workers"],
         seed=config["seed"],
+        start=lambda w, input: ["--start", *input.weights] if "init_from" in NETS[w.net] else [],
         code=lambda w: source_hash("pipeline.train", network_source(w.net)),
     shell:
         r"""
-        python -m pipeline.train --pack {input.pack:q} --net {input.net:q} \
+        python -m pipeline.train --pack {input.pack:q} --net {input.net:q} {params.start:q} \
             --backend {params.backend} --threads {threads} --workers {params.workers} --seed {params.seed} \
             --output {output.weights:q} --history {output.history:q} --log {log:q}
         """
