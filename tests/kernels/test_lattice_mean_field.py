@@ -65,6 +65,23 @@ def test_overwritten_or_not_the_result_is_the_same(backend, iterations):
     assert torch.equal(call(unary, [near, around], *sides, overwrite=True), expected)
 
 
+@pytest.mark.parametrize("iterations", [0, 1, 2, 5])
+@pytest.mark.parametrize(("classes", "settings"), [(3, 1), (5, 4), (21, 7), (80, 2)])
+def test_several_settings_at_once_are_each_what_it_is_alone(backend, classes, settings, iterations):
+    tensors, _ = IN_ONE_CALL.draw(Random(3), (2, classes, 12, 70))
+    device = agreement.device_of(backend)
+    lattices = [build(tensors[name].to(device), backend=backend) for name in ("near", "around")]
+    sides = [tensors[name].to(device).split(1, dim=1) for name in ("lefts", "rights")]
+    unary = tensors["unary"].to(device)
+    weights = torch.rand(settings, 2, classes, generator=torch.Generator().manual_seed(4)).to(device)
+    call = partial(lattice_mean_field, unary, lattices, *sides, iterations=iterations, backend=backend)
+    given = unary.clone()
+    found = call(weights=weights, overwrite=True)
+    assert torch.equal(unary, given)
+    assert found.shape == (2, settings, classes, 12, 70)
+    assert torch.equal(found, torch.stack([call(weights=each) for each in weights], dim=1))
+
+
 def given(**changed):
     """Return arguments of a call on 4 × 6 pixels and 3 classes."""
     features, side = torch.zeros(1, 2, 4, 6), torch.ones(1, 1, 4, 6)

@@ -21,7 +21,7 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, o
         q      = softmax(scores)
 
     with K_m the filter of `permutohedral`. The same as composing it with `mean_field_update`, without storing messages
-    and Q in between.
+    and Q in between. Several settings of the weights may be tried at once: they share the first messages.
 
     Parameters
     ----------
@@ -30,17 +30,19 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, o
     lattices : two Lattices
         Of the image; made by `permutohedral.build` on the backend that is to run.
     lefts, rights : two Tensors each, of shape (B, 1, H, W)
-    weights : Tensor of shape (2, C)
+    weights : Tensor of shape (2, C) or (S, 2, C)
+        Of one setting or of S.
     iterations : int
         At 0 the unary is returned.
     overwrite : bool
-        Whether the result may take the place of `unary`, which is then lost; saves its memory on the CPU.
+        Whether the result may take the place of `unary`, which is then lost; saves its memory on the CPU, where the
+        weights are one setting.
     backend : {"auto", "cuda", "cpu", "reference"}
         ``"auto"`` takes the fastest that can run the call.
 
     Returns
     -------
-    Tensor of shape (B, C, H, W)
+    Tensor of shape (B, C, H, W) or (B, S, C, H, W)
         Not differentiable on the fast paths: inputs that need a gradient are refused there.
 
     Raises
@@ -55,7 +57,7 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, o
     if len(lattices) != 2 or sizes != {(unary.shape[0], *unary.shape[2:])}:
         found = f"{len(lattices)} lattices of {sorted(sizes)}, an unary {tuple(unary.shape)}"
         raise DataError("lattice_mean_field", found, "two, of its B, H, W", "build both from this image")
-    if tuple(weights.shape) != (2, unary.shape[1]):
+    if weights.ndim not in (2, 3) or tuple(weights.shape[-2:]) != (2, unary.shape[1]):
         found, expected = f"{tuple(weights.shape)}", f"(2, {unary.shape[1]}), kernels by classes"
         raise DataError("lattice_mean_field, weights", found, expected, "give one weight for each")
     for number in range(2):
@@ -65,16 +67,20 @@ def lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, *, o
         raise DataError("lattice_mean_field", found, "one dtype", "convert one")
     refusals = {name: partial(_refusal, lattices, name) for name in BACKENDS}
     chosen = dispatch.pick("lattice_mean_field", backend, refusals, unary, *lefts, *rights, weights)
+    settings = weights if weights.ndim == 3 else weights[None]
     if chosen == "reference":
-        return reference.lattice_mean_field(unary, lattices, lefts, rights, weights, iterations)
-    unary = unary.detach().contiguous()
-    out = unary if overwrite and chosen == "cpu" else dispatch.room(unary)
-    images = tuple(lattice.images for lattice in lattices)
-    flat = [[scale.detach().flatten(1).contiguous() for scale in scales] for scales in (lefts, rights)]
-    shared = weights.detach().contiguous().expand(len(unary), -1, -1)
-    arguments = unary, images, tuple(zip(*flat, strict=True)), shared, iterations, out
-    BACKENDS[chosen].lattice_mean_field(*arguments)
-    return out
+        arguments = unary, lattices, lefts, rights
+        out = torch.stack([reference.lattice_mean_field(*arguments, each, iterations) for each in settings], dim=1)
+    else:
+        unary = unary.detach().contiguous()
+        inside = overwrite and chosen == "cpu" and weights.ndim == 2
+        batch, *volume = unary.shape
+        out = unary[:, None] if inside else dispatch.room(unary, batch, len(settings), *volume)
+        images = tuple(lattice.images for lattice in lattices)
+        flat = [[scale.detach().flatten(1).contiguous() for scale in scales] for scales in (lefts, rights)]
+        shared = settings.detach().contiguous().expand(batch, -1, -1, -1)
+        BACKENDS[chosen].lattice_mean_field(unary, images, tuple(zip(*flat, strict=True)), shared, iterations, out)
+    return out if weights.ndim == 3 else out[:, 0]
 
 
 def _refusal(lattices, backend, *tensors):

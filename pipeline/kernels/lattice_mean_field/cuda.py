@@ -10,7 +10,16 @@ Q, SCORES = RESULTS.index("q"), RESULTS.index("scores")
 
 
 def lattice_mean_field(unary, lattices, scales, weights, iterations, out):
-    """unary and out (B, C, H, W), two Lattices, scales ((left, right), (left, right)) of (B, N), weights (B, 2, C)."""
+    """As the contract; scales ((left, right), (left, right)) of (B, N), weights (B, S, 2, C), out (B, S, C, H, W)."""
+    for number in range(weights.shape[1]):
+        # Of one setting alone, a view of the result; of several, what is copied there.
+        own = out[:, 0] if weights.shape[1] == 1 else torch.empty_like(unary)
+        _one_setting(unary, lattices, scales, weights[:, number].contiguous(), iterations, own)
+        if weights.shape[1] > 1:
+            out[:, number] = own
+
+
+def _one_setting(unary, lattices, scales, weights, iterations, out):
     if iterations == 0:
         out.copy_(unary)
         return
