@@ -17,7 +17,7 @@ import record
 import torch
 
 from pipeline import systems
-from pipeline.fit import HeldOut
+from pipeline.fit import Labelled
 from pipeline.formats.packs import Pack
 from pipeline.formats.unaries import Cache
 from pipeline.metrics import overlap
@@ -65,7 +65,7 @@ def ours(pack, cache):
     yield "unary", systems.build(contestants.system("unary"), pack.classes, CPU).refine
     for label, (system, changed) in OURS.items():
         fitted = systems.build(contestants.system(system, **changed), pack.classes, CPU)
-        list(fitted.fit(HeldOut(pack, cache), seed=0))
+        list(fitted.fit(Labelled(pack.path, [store.path for store in cache.stores]), seed=0))
         yield label, fitted.refine
 
 

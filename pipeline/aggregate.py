@@ -1,6 +1,6 @@
 """Turn the counts of all runs into one table: quality, gain with its interval, share changed, time.
 
-reads   a run table, the score of every run
+reads   a run table, the score and the fitted system of every run
 writes  a table, one line per run
 
 Gains are points of mean IoU with a 95 % paired bootstrap interval over images (blocks of a video where there are
@@ -14,7 +14,7 @@ import numpy as np
 
 from pipeline.core import layout, stage, stamp
 from pipeline.core.errors import DataError
-from pipeline.formats import confusions, tables
+from pipeline.formats import confusions, fitted, tables
 from pipeline.metrics import overlap
 from pipeline.metrics.bootstrap import paired_difference
 
@@ -37,7 +37,7 @@ def run(args):
     for row in stage.progress(runs, len(runs), "runs"):
         score = confusions.Score(row.score(args.results))
         inputs[f"{row.pack}/{row.net}/{row.system}"] = score.digest
-        rows.append(describe(row, score) | gains(row, score, args))
+        rows.append(describe(row, score, args) | gains(row, score, args))
         rows[-1]["note"] = note(row, score, rows[-1], args)
         score.close()
     columns = list(rows[0])
@@ -53,7 +53,7 @@ def run(args):
     tables.write(args.output, rows, made)
 
 
-def describe(row, score):
+def describe(row, score, args):
     """Return the columns of one run that need no other run; shares in percent."""
     counts = score.total("all")
     bands = score.total("bands")
@@ -70,12 +70,19 @@ def describe(row, score):
         "class_accuracy": percent(overlap.class_accuracy(counts)),
         "fw_iou": percent(overlap.frequency_weighted_iou(counts)),
         "exact_miou": percent(overlap.mean_iou(score.total("exact"))) if score.has_exact else "",
+        "unseen_miou": unseen_miou(score, fitted.read(row.fitted(args.results)).stamp["inputs"].get("images", ())),
     }
     for width, band in zip(score.widths, bands, strict=True):
         columns[f"miou_band_{width}"] = percent(overlap.mean_iou(band))
     columns["changed_percent"] = percent(score.per_image("changed").mean())
     columns["seconds_per_image"] = f"{median(score.per_image('seconds')):.4f}"
     return columns
+
+
+def unseen_miou(score, seen):
+    """Return the mean IoU of the images that the system was not fitted on; empty if those are all, or none."""
+    unseen = np.array([name not in seen for name in score.names])
+    return percent(overlap.mean_iou_of(margins(score)[unseen].sum(axis=0))) if 0 < unseen.sum() < len(unseen) else ""
 
 
 def gains(row, score, args):

@@ -48,7 +48,7 @@ class TinyRun:
             "pack": {"settings": self.pack_settings, "seed": 0},
             "train": {"pack": self.pack, "net": self.net} | training,
             "cache": {"pack": self.pack, "net": self.net, "weights": self.weights, "shard": "1-of-1"} | where,
-            "fit": {"pack": self.pack, "unaries": self.unaries, "settings": self.system_settings, "seed": 0} | where,
+            "fit": {"pack": self.pack, "unaries": self.unaries, "settings": self.system_settings} | training,
             "refine": {"pack": self.pack, "unaries": self.unaries, "system": self.system, "split": "val"} | where,
             "finetune": {"pack": self.pack, "net": self.tuned_net, "weights": self.weights, "system": self.system}
             | training,

@@ -16,8 +16,8 @@ MAY_IMPORT = {
     "kernels": {"kernels", "core"},
     "metrics": {"metrics", "core"},
     "figures": {"figures", "core"},
-    "algorithms": {"algorithms", "kernels", "core"},
-    "systems": {"systems", "algorithms", "kernels", "nets", "core"},
+    "algorithms": {"algorithms", "kernels", "metrics", "core"},
+    "systems": {"systems", "algorithms", "kernels", "nets", "metrics", "core"},
     "tools": set(FOLDERS),
     "stage": set(FOLDERS),
 }

@@ -26,7 +26,7 @@ class GaussianCRF(nn.Module):
     def __init__(self, settings, state):
         super().__init__()
         self.settings = settings
-        learnt = settings.fit.parameters
+        learnt = settings.fit.parameters if "fit" in settings else ()
         for name in self.positive:
             value = torch.tensor(float(state.get(name, settings[name])), dtype=torch.float32)
             self.register_parameter(f"log_{name}", nn.Parameter(value.log(), requires_grad=name in learnt))
@@ -34,6 +34,11 @@ class GaussianCRF(nn.Module):
     def value(self, name):
         """Return one parameter, positive, as a tensor."""
         return getattr(self, f"log_{name}").exp()
+
+    def set(self, name, value):
+        """Give one parameter another value, above 0."""
+        with torch.no_grad():
+            getattr(self, f"log_{name}").fill_(value).log_()
 
     def values(self):
         """Return every parameter's value, dict of str to float."""
@@ -51,19 +56,22 @@ class GaussianCRF(nn.Module):
         extra : Tensor of shape (B, E, H, W), float32, optional
             More features for the appearance kernel (depth, normals, embeddings), each divided by its bandwidth.
         """
+        return self.scores(self.unary(log_probability), self.appearance(images, extra), self.smoothness(images))
+
+    def unary(self, log_probability):
+        """Return U (B, C, H, W), as clip and temperature make it of the network's log p."""
         # Not normalised again: the same number added to all classes of a pixel changes no Q.
         if self.settings.clip > 0:
-            unary = log_probability.clamp_min(math.log(self.settings.clip)).div_(self.value("temperature"))
-        else:
-            unary = log_probability / self.value("temperature")
-        return self.scores(unary, self._appearance(images, extra), self._smoothness(images))
+            return log_probability.clamp_min(math.log(self.settings.clip)).div_(self.value("temperature"))
+        return log_probability / self.value("temperature")
 
     def weights(self, classes):
         """Return the kernels' weights in each class, (2, C)."""
         both = torch.stack([self.value("appearance_weight"), self.value("smoothness_weight")])
         return both[:, None].expand(2, classes)
 
-    def _appearance(self, images, extra):
+    def appearance(self, images, extra=None):
+        """Return the features of the appearance kernel, (B, F, H, W)."""
         parts = [images / self.value("theta_beta")]
         if self.settings.appearance_position:
             parts.insert(0, _positions(images) / self.value("theta_alpha"))
@@ -71,7 +79,8 @@ class GaussianCRF(nn.Module):
             parts.append(extra)
         return torch.cat(parts, dim=1)
 
-    def _smoothness(self, images):
+    def smoothness(self, images):
+        """Return the features of the smoothness kernel, (B, 2, H, W)."""
         return _positions(images) / self.value("theta_gamma")
 
 

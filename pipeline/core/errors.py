@@ -22,6 +22,10 @@ class PipelineError(Exception):
         self.where, self.found, self.expected, self.do = str(where), found, expected, do
         super().__init__(f"{where}: found {found}, expected {expected}; {do}")
 
+    def __reduce__(self):
+        """Travel whole from one process to another."""
+        return type(self), (self.where, self.found, self.expected, self.do)
+
 
 class SettingsError(PipelineError):
     """A configuration file or an option of the command line is at fault."""

@@ -181,6 +181,8 @@ def _columns(rows, memory):
     ]
     if any(row["exact_miou"] for row in rows):
         columns.append(("exact<br>truth", of("exact_miou")))
+    if any(row["unseen_miou"] for row in rows):
+        columns.append(("images not<br>fitted on", of("unseen_miou")))
     columns += [
         ("pixel<br>accuracy", of("accuracy")),
         ("class<br>accuracy", of("class_accuracy")),

@@ -18,23 +18,38 @@ class FullCRF(GaussianCRF):
     """The differentiable model; ``config/systems/fullcrf.yaml`` explains the settings."""
 
     def __init__(self, settings, state):
-        _check(settings)
         super().__init__(settings, state)
+        _check(settings, [name for name in self.positive if getattr(self, f"log_{name}").requires_grad])
 
     def scores(self, unary, appearance, smoothness, trace=None):
         """Return the scores (B, C, H, W), maybe in the place of the unary.
 
         `trace`, a list, gets the energies of every iteration.
         """
-        if self._in_one_call() and trace is None:
-            both = [gaussian_filters.placed(appearance, self.settings.normalisation)]
-            del appearance  # the lattice holds all that is needed of it, and it is large
-            both.append(gaussian_filters.placed(smoothness, self.settings.normalisation))
-            del smoothness
-            lattices, lefts, rights = zip(*both, strict=True)
-            weights = self.weights(unary.shape[1])
-            iterations = self.settings.iterations
-            return lattice_mean_field(unary, lattices, lefts, rights, weights, iterations, overwrite=True)
+        weights, kernels = self.weights(unary.shape[1]), [appearance, smoothness]
+        if not self._in_one_call() or trace is not None:
+            return self._composed(unary, self._filters(unary, *kernels), weights, trace)
+        del appearance, smoothness
+        lattices = self._placed(kernels)
+        return lattice_mean_field(unary, *lattices, weights, self.settings.iterations, overwrite=True)
+
+    def several(self, unary, appearance, smoothness, weights):
+        """Return the scores (B, S, C, H, W) under S settings of the weights, (S, 2, C), which share the rest."""
+        if self._in_one_call():
+            lattices = self._placed([appearance, smoothness])
+            return lattice_mean_field(unary, *lattices, weights, self.settings.iterations)
+        filters = self._filters(unary, appearance, smoothness)
+        return torch.stack([self._composed(unary, filters, each) for each in weights], dim=1)
+
+    def _placed(self, kernels):
+        """Return lattices, lefts and rights of both kernels' features; the list is emptied, as they are large."""
+        placed = []
+        while kernels:
+            placed.append(gaussian_filters.placed(kernels.pop(0), self.settings.normalisation))
+        return zip(*placed, strict=True)
+
+    def _filters(self, unary, appearance, smoothness):
+        """Return the filters of both kernels."""
         how = self.settings.normalisation, self.settings.exclude_self
         if self.settings.filter == "lattice":
             near = gaussian_filters.lattice(appearance.detach(), self.settings.normalisation)
@@ -43,13 +58,15 @@ class FullCRF(GaussianCRF):
         else:
             near = gaussian_filters.window(appearance, self.settings.filter_size // 2, *how)
         if self.settings.smoothness == "separable":
-            around = gaussian_filters.spatial(self.value("theta_gamma"), unary, *how)
-        else:
-            around = gaussian_filters.lattice(smoothness.detach(), self.settings.normalisation)
+            return near, gaussian_filters.spatial(self.value("theta_gamma"), unary, *how)
+        return near, gaussian_filters.lattice(smoothness.detach(), self.settings.normalisation)
+
+    def _composed(self, unary, filters, weights, trace=None):
+        """Run mean field step by step."""
         return mean_field(
             unary,
-            lambda q: [near(q), around(q)],
-            self.weights(unary.shape[1]),
+            lambda q: [send(q) for send in filters],
+            weights,
             iterations=self.settings.iterations,
             tolerance=self.settings.tolerance,
             trace=trace,
@@ -62,7 +79,7 @@ class FullCRF(GaussianCRF):
         return plain and chosen.filter == chosen.smoothness == "lattice"
 
 
-def _check(settings):
+def _check(settings, learnt):
     """Refuse what a lattice cannot do: leave a pixel out of its own sum, and a gradient to its bandwidths."""
     if settings.exclude_self and "lattice" in (settings.filter, settings.smoothness):
         raise SettingsError(
@@ -76,7 +93,7 @@ def _check(settings):
         fixed += ["theta_alpha", "theta_beta"]
     if settings.smoothness == "lattice":
         fixed += ["theta_gamma"]
-    for name in settings.fit.parameters:
+    for name in learnt:
         if name in fixed:
             raise SettingsError(
                 "key 'fit.parameters'",

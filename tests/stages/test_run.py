@@ -37,7 +37,8 @@ def test_stamps_tie_each_output_to_its_inputs(tiny_run):
     pack, cache = packs.Pack(tiny_run.pack), unaries.Cache([tiny_run.unaries])
     assert weights.read(tiny_run.weights)[1]["inputs"] == {"pack": pack.digest}
     assert cache.stores[0].stamp["inputs"] == {"pack": pack.digest, "weights": files.digest(tiny_run.weights)}
-    assert fitted.read(tiny_run.system).stamp["inputs"] == {"pack": pack.digest, "unaries": cache.digest}
+    images = {"images": ["heldout_0", "heldout_1"]}
+    assert fitted.read(tiny_run.system).stamp["inputs"] == {"pack": pack.digest, "unaries": cache.digest} | images
     refined = labels.Labels(tiny_run.labels).stamp["inputs"]
     assert refined == {"pack": pack.digest, "unaries": cache.digest, "system": files.digest(tiny_run.system)}
 

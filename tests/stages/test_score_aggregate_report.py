@@ -141,6 +141,18 @@ def test_gains_are_over_the_unary_and_over_the_run_named(whole):
     assert tuned["against"] == "net/convcrf"
 
 
+def test_a_system_fitted_on_scored_images_is_told_without_them(copy):
+    assert row_of(copy, "net/convcrf")["unseen_miou"] == ""
+    path, score_path = copy / "results/fit/tiny/net/convcrf.npz", copy / "results/score/tiny/net/convcrf.h5"
+    builders.fitted(path, images=["val_1", "val_4", "elsewhere"])
+    assert aggregate.main(aggregate_args(copy)) == 0
+    counts = np.concatenate(list(confusions.Score(score_path).parts("all")))
+    left = overlap.mean_iou(counts[[0, 2, 3, 5]].sum(axis=0))
+    assert row_of(copy, "net/convcrf")["unseen_miou"] == f"{100 * left:.3f}"
+    assert report.main(report_args(copy)) == 0
+    assert "images not<br>fitted on" in (copy / "page/index.html").read_text(encoding="utf-8")
+
+
 def test_little_change_is_warned_of(copy, capsys):
     assert row_of(copy, "net/fullcrf")["note"] == "changes little"
     assert aggregate.main(aggregate_args(copy)) == 0
@@ -157,6 +169,7 @@ def test_an_untrained_network_is_named(tmp_path, capsys):
     pack = builders.pack(results / "pack/tiny.h5")
     cache = builders.unaries(results / "cache/tiny/net/0.zarr", pack, noise=1000, splits=["val"])
     builders.labels(results / "refine/tiny/net/unary.zarr", pack, cache, system="unary")
+    builders.fitted(results / "fit/tiny/net/unary.npz", system="unary", state={}, curve=[])
     write_runs(tmp_path, ["net/unary"])
     assert score.main(score_args(results, "net/unary")) == 0
     assert aggregate.main(aggregate_args(tmp_path)) == 0

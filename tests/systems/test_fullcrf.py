@@ -113,7 +113,7 @@ def test_the_lattice_is_near_the_exact_filter():
 def test_trace_holds_the_energies_of_every_iteration():
     images, log_probability = case()
     crf, trace = FullCRF(tiny(), {}).double(), []
-    parts = log_probability, crf._appearance(images, None), crf._smoothness(images)
+    parts = log_probability, crf.appearance(images, None), crf.smoothness(images)
     with_trace = crf.scores(*parts, trace=trace)
     assert torch.equal(with_trace, crf.scores(*parts))
     assert [line["iteration"] for line in trace] == [1, 2, 3]

@@ -3,6 +3,7 @@ rule aggregate:
     input:
         runs="config/runs/{runs}.tsv",
         scores=lambda w: [run.score("results") for run in RUNS[w.runs]],
+        systems=lambda w: [run.fitted("results") for run in RUNS[w.runs]],
     output:
         table=report("results/aggregate/{runs}.tsv", caption="../report/table.rst", category="Table"),
     log:

@@ -23,11 +23,14 @@ rule fit:
         runtime=720,
     params:
         backend=config["backend"],
+        workers=config["workers"],
         seed=config["seed"],
+        # Not an output: Snakemake would take a search's journal away before a new fit, which can use it.
+        journal="results/fit/{pack}/{net}/{system}.journal",
         code=lambda w: source_hash("pipeline.fit", system_source(w.system)),
     shell:
         r"""
         python -m pipeline.fit --pack {input.pack:q} --unaries {input.unaries:q} --settings {input.settings:q} \
-            --backend {params.backend} --threads {threads} --seed {params.seed} \
-            --output {output.system:q} --log {log:q}
+            --backend {params.backend} --threads {threads} --workers {params.workers} --seed {params.seed} \
+            --journal {params.journal:q} --output {output.system:q} --log {log:q}
         """
