@@ -15,6 +15,7 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 POOLED = 512  # channels of the last pool, as published
 INNER = 4096  # channels of the two layers that once were fully connected, as published
 PIXELS = 7  # rows and columns of the first one's kernels
+FIRST_NORM = "backbone.features.1.running_mean"  # a name that only networks with batch normalisation have
 
 
 def build(settings, classes):
@@ -24,7 +25,8 @@ def build(settings, classes):
     ----------
     settings : frozen settings object
         ``width`` factor on all numbers of channels, 1.0 as published; ``dropout`` after each of the two layers that
-        were fully connected, 0.5 as published.
+        were fully connected, 0.5 as published; ``batch_norm`` whether every convolution is normalised, as in
+        torchvision's vgg16_bn, which trains from scratch where the plain network hardly does.
     classes : int
         Number of classes C.
 
@@ -45,7 +47,8 @@ class VGG16(nn.Module):
         super().__init__()
         arriving, inner = (channels(standard, settings.width) for standard in (POOLED, INNER))
         pools = [nn.MaxPool2d(2, stride=2, ceil_mode=True) for _ in STAGES]
-        self.backbone = nn.ModuleDict({"features": features(settings.width, pools, last_dilation=1)})
+        layers = features(settings.width, pools, last_dilation=1, batch_norm=settings.batch_norm)
+        self.backbone = nn.ModuleDict({"features": layers})
         self.fc6 = nn.Conv2d(arriving, inner, PIXELS, padding=PIXELS // 2)
         self.fc7 = nn.Conv2d(inner, inner, 1)
         self.dropout = nn.Dropout(settings.dropout)
@@ -57,7 +60,7 @@ class VGG16(nn.Module):
 
     def adapted(self, tensors):
         """Return the tensors of a weight file as this network has them, see below."""
-        return adapted(tensors, self.fc6, self.fc7)
+        return adapted(tensors, self.fc6, self.fc7, plain=FIRST_NORM not in self.state_dict())
 
 
 def fully_connected(network, x):
@@ -66,7 +69,7 @@ def fully_connected(network, x):
     return network.dropout(functional.relu(network.fc7(x), inplace=True))
 
 
-def features(width, pools, last_dilation):
+def features(width, pools, last_dilation, batch_norm=False):
     """Return the thirteen convolutions with their ReLUs and five pools: (B 3 H W) → (B F h w).
 
     Parameters
@@ -76,18 +79,22 @@ def features(width, pools, last_dilation):
     pools : sequence of 5 nn.Module
     last_dilation : int
         Of the last three convolutions.
+    batch_norm : bool
     """
     layers, arriving = [], 3
     for stage, pool, dilation in zip(STAGES, pools, (1, 1, 1, 1, last_dilation), strict=True):
         for standard in stage:
             leaving = channels(standard, width)
-            layers += [nn.Conv2d(arriving, leaving, 3, padding=dilation, dilation=dilation), nn.ReLU(inplace=True)]
+            layers.append(nn.Conv2d(arriving, leaving, 3, padding=dilation, dilation=dilation))
+            if batch_norm:
+                layers.append(nn.BatchNorm2d(leaving))
+            layers.append(nn.ReLU(inplace=True))
             arriving = leaving
         layers.append(pool)
     return nn.Sequential(*layers)
 
 
-def adapted(tensors, fc6, fc7):
+def adapted(tensors, fc6, fc7, plain=True):
     """Return the tensors of a weight file with the names and shapes that networks of this kind have.
 
     Caffe's names, from conv1_1 to fc7, and torchvision's of the fully connected layers are turned into ours. Fully
@@ -100,6 +107,9 @@ def adapted(tensors, fc6, fc7):
         A classification file's names stand below ``backbone.``; names that are not known stay as they are.
     fc6, fc7 : nn.Conv2d
         The network's.
+    plain : bool
+        Whether the network has no batch normalisation; the file's is then folded into its convolutions, which changes
+        nothing but the rounding of what they give.
 
     Returns
     -------
@@ -111,6 +121,8 @@ def adapted(tensors, fc6, fc7):
     the positions 0, 2, 4, 6 and 3 × 3 by 0, 3, 6; channels are taken as 0, 4, 8, … where 4,096 become 1,024.
     """
     named = {NAMES.get(name, name): tensor for name, tensor in tensors.items()}
+    if plain and FIRST_NORM in named:
+        named = _folded(named)
     takes = {
         "fc6.weight": (fc6.out_channels, None, *fc6.kernel_size),
         "fc6.bias": (fc6.out_channels,),
@@ -139,6 +151,22 @@ def _decimated(tensor, wanted):
             )
             tensor = tensor.index_select(axis, places)
     return tensor
+
+
+def _folded(tensors):
+    """Fold the batch normalisation of features named as in torchvision's vgg16_bn, and name them as in vgg16."""
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith("backbone.features.")}
+    place = theirs = 0
+    for stage in STAGES:
+        for _ in stage:
+            conv, norm = (f"backbone.features.{theirs + number}." for number in (0, 1))
+            scale = tensors[f"{norm}weight"] / (tensors[f"{norm}running_var"] + nn.BatchNorm2d(1).eps).sqrt()
+            others[f"backbone.features.{place}.weight"] = tensors[f"{conv}weight"] * scale.view(-1, 1, 1, 1)
+            shift = tensors[f"{conv}bias"] - tensors[f"{norm}running_mean"]
+            others[f"backbone.features.{place}.bias"] = tensors[f"{norm}bias"] + scale * shift
+            place, theirs = place + 2, theirs + 3
+        place, theirs = place + 1, theirs + 1
+    return others
 
 
 def _foreign_names():

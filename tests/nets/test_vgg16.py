@@ -19,8 +19,8 @@ VARIANTS = tuple(deeplab_vgg16.VARIANTS)
 TABLE_2 = {"base": (128, 65.1), "4x4": (224, 65.1), "7x7": (224, 134.3), "largefov": (224, 20.5)}
 
 
-def vgg(width=0.125, classes=3, dropout=0.5):
-    return nets.build(SimpleNamespace(architecture="vgg16", width=width, dropout=dropout), classes)
+def vgg(width=0.125, classes=3, batch_norm=False):
+    return nets.build(SimpleNamespace(architecture="vgg16", width=width, dropout=0.5, batch_norm=batch_norm), classes)
 
 
 def deeplab(variant="largefov", multiscale=False, width=0.125, classes=3, dropout=0.5):
@@ -179,6 +179,36 @@ def test_a_deeplab_starts_from_a_vgg16_of_ours():
     # The classifier is one for every pixel in both: it comes along.
     assert torch.equal(network.classifier[0].weight, source.classifier[0].weight)
     assert (match.missing, match.unexpected, match.mismatched) == ((), (), ())
+
+
+def test_names_with_batch_normalisation_are_torchvisions():
+    with torch.device("meta"):
+        names = set(vgg(batch_norm=True).backbone.state_dict())
+    convolutions = (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)
+    parts = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    expected = {f"features.{place}.{part}" for place in convolutions for part in parts[:2]}
+    assert names == expected | {f"features.{place + 1}.{part}" for place in convolutions for part in parts}
+
+
+def test_batch_normalisation_is_folded():
+    source, network = vgg(batch_norm=True).double(), vgg().double()
+    for module in source.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight.data, module.bias.data, module.running_mean):
+                tensor.uniform_(-1, 1)
+            module.running_var.uniform_(0.1, 3)
+        if isinstance(module, torch.nn.Conv2d):
+            module.bias.data.uniform_(-1, 1)
+    match = weights.load_into(network, source.state_dict(), "ours")
+    assert (match.missing, match.unexpected, match.mismatched) == ((), (), ())
+    images = torch.rand(2, 3, 40, 50, dtype=torch.float64)
+    with torch.inference_mode():
+        found, expected = network.eval()(images), source.eval()(images)
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-9)
+    # A network that has it takes it as it is.
+    other = vgg(batch_norm=True).double()
+    weights.load_into(other, source.state_dict(), "ours")
+    assert torch.equal(other.backbone.features[1].running_mean, source.backbone.features[1].running_mean)
 
 
 def test_multi_scale_starts_from_the_single_scale_network():
