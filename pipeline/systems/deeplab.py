@@ -46,7 +46,7 @@ class System(refiners.GradientSystem):
         samples, names = self._images(samples, seed)
         points = coarse_to_fine.grid({name: self.settings.search[name] for name in SEARCHED})
         first, _ = self._first(len(names))
-        yield from self._each(samples, _tasks(names[:first], points)[part - 1 :: parts])
+        yield from self._each(samples, tasks(names[:first], points)[part - 1 :: parts])
 
     def _images(self, samples, seed):
         """Return the labelled images to search on, and their names in random order."""
@@ -63,7 +63,7 @@ class System(refiners.GradientSystem):
     def _count(self, samples, names, points):
         """Return the margins of points, summed over images: (points, 3, C)."""
         totals = dict.fromkeys(points, 0)
-        for (_, group), counts in self._each(samples, _tasks(names, points)):
+        for (_, group), counts in self._each(samples, tasks(names, points)):
             for point, margins in zip(group, counts, strict=True):
                 totals[point] = totals[point] + margins
         return np.stack([totals[point] for point in points])
@@ -103,7 +103,7 @@ class Counting:
         return FullCRF(self.settings, dict(zip(SEARCHED, point, strict=True))).to(self.device).weights(classes)
 
 
-def _tasks(names, points):
+def tasks(names, points):
     """Return (image, points of equal bandwidths) for every image and all points."""
     groups = [tuple(group) for _, group in groupby(points, key=lambda point: point[:2])]
     return [(name, group) for name in names for group in groups]
