@@ -1,5 +1,7 @@
 """Training by gradient: a resumable loop for networks, a small one for refiners of given unaries."""
 
+import time
+
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -73,7 +75,7 @@ class Training:
         self.steps = settings.iterations if "iterations" in settings else steps_per_epoch * settings.epochs
         self.optimiser = OPTIMISERS[settings.optimiser.name](groups, settings.optimiser)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.done, self.epoch_loss, self.history = 0, 0.0, []
+        self.done, self.epoch_loss, self.epoch_seconds, self.history = 0, 0.0, 0.0, []
         self.parallel = dist.is_available() and dist.is_initialized()
         self.forward = DistributedDataParallel(module) if self.parallel else module
 
@@ -81,13 +83,15 @@ class Training:
         """Take the steps that are left; yield the mean loss of each.
 
         At the end of an epoch, and of the training, `history` has grown by a dict: epoch, steps, loss (mean of the
-        epoch), lr and heldout_miou, which is what `evaluate` returns, or None where that is None or not this epoch's
-        turn.
+        epoch), lr, heldout_miou, which is what `evaluate` returns, or None where that is None or not this epoch's
+        turn, and seconds, those spent in the epoch's steps without reading images.
         """
         for images, truth in views.loader(self.done, self.steps, workers=workers, rank=rank, ranks=ranks):
+            begun = time.perf_counter()
             device = next(self.module.parameters()).device
             loss = self.step(images.to(device), truth.to(device))
             self.epoch_loss += loss
+            self.epoch_seconds += time.perf_counter() - begun
             if self.done % self.steps_per_epoch == 0 or self.done == self.steps:
                 self._end_epoch(evaluate)
             yield loss
@@ -129,6 +133,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "done": self.done,
             "epoch_loss": self.epoch_loss,
+            "epoch_seconds": self.epoch_seconds,
             "history": self.history,
         }
 
@@ -136,7 +141,8 @@ class Training:
         """Go on from `state_dict` of an equal training."""
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.done, self.epoch_loss, self.history = state["done"], state["epoch_loss"], list(state["history"])
+        self.done, self.history = state["done"], list(state["history"])
+        self.epoch_loss, self.epoch_seconds = state["epoch_loss"], state["epoch_seconds"]
 
     def _set_rates(self):
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
@@ -165,9 +171,10 @@ class Training:
                 "loss": self.epoch_loss / (self.done - (epoch - 1) * self.steps_per_epoch),
                 "lr": self.settings.learning_rate * self._course(self.done - 1),
                 "heldout_miou": evaluate() if due else None,
+                "seconds": round(self.epoch_seconds, 3),
             }
         )
-        self.epoch_loss = 0.0
+        self.epoch_loss = self.epoch_seconds = 0.0
 
 
 def constant(step, steps, schedule):

@@ -50,7 +50,7 @@ def read_any(path):
 
 
 def read_history(path):
-    """Read a training history: one JSON object a line, as {"epoch", "steps", "loss", "lr", "heldout_miou"}."""
+    """Read a training history, one JSON object a line: epoch, steps, loss, lr, heldout_miou, seconds in steps."""
     try:
         return [json.loads(line) for line in _lines(path)]
     except ValueError:

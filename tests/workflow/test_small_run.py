@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import zarr
 from driver import ROOT, command, edit, environment, planned, small_copy, snakemake
+from observe import untimed
 
 from pipeline.formats import tables
 
@@ -83,6 +84,9 @@ def compare(one, other):
             with h5py.File(one / path) as left, h5py.File(other / path) as right:
                 for key in ("all", "bands", "exact"):
                     np.testing.assert_array_equal(left[key][...], right[key][...])
+            compared.add(path)
+        elif path.suffix == ".jsonl":
+            assert untimed(tables.read_history(one / path)) == untimed(tables.read_history(other / path))
             compared.add(path)
         else:
             assert (one / path).read_bytes() == (other / path).read_bytes(), path
