@@ -1,7 +1,7 @@
 """A journal of what was worked out, kept while the work goes on: nothing that was finished is lost with a kill.
 
-FOLDER/WORK.PART.jsonl    WORK: digest of what the numbers rest on; PART: of those who share the work
-one line                  key: any JSON; values: int64, shape and flat list; check: CRC-32 of the two
+FOLDER/WORK.PART.journal  WORK: digest of what the numbers rest on; PART: of those who share the work
+one line                  JSON: key; shape and values of an int64 array, flat; check: CRC-32 of all three
 """
 
 import hashlib
@@ -28,13 +28,13 @@ class Journal:
     def __init__(self, folder, rests_on, part):
         text = json.dumps(rests_on, sort_keys=True)
         work = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self.path = Path(folder) / f"{work}.{part}.jsonl"
+        self.path = Path(folder) / f"{work}.{part}.journal"
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._drop_torn_end()
         self._values = {}
-        for path in sorted(self.path.parent.glob("*.jsonl")):
+        for path in sorted(self.path.parent.glob("*.journal")):
             if path.name.startswith(work):
-                self._values |= dict(_lines(path))
+                self._values |= dict(read(path))
             else:
                 path.unlink(missing_ok=True)
 
@@ -70,8 +70,8 @@ def _text(key):
     return json.dumps(key, sort_keys=True)
 
 
-def _lines(path):
-    """Yield (key, array) of every line that is whole; a damaged one is worked out again."""
+def read(path):
+    """Yield (key as JSON, array) of every line of a journal that is whole; a damaged one is passed over."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             found = json.loads(line)

@@ -16,7 +16,7 @@ KINDS = {
     labels.FORMAT: "labels",
 }
 MADE_BY = {"cache": "unaries", "refine": "labels"}  # kind of a store that is not whole, by its stage
-ENDINGS = {".safetensors": "weights", ".npz": "fitted", ".jsonl": "history", ".tsv": "table"}
+ENDINGS = {".safetensors": "weights", ".npz": "fitted", ".jsonl": "history", ".tsv": "table", ".journal": "journal"}
 
 
 def kind_of(path):
@@ -32,7 +32,7 @@ def kind_of(path):
         raise DataError(path, "nothing there", "a file or store of the results folder", "mend the path")
     kind = _kind_of_store(path) if path.is_dir() else ENDINGS.get(path.suffix) or _kind_of_hdf5(path)
     if kind is None:
-        wanted = "a pack, unaries, labels, a fitted system, a score, weights, a history or a table"
+        wanted = "a pack, unaries, labels, a fitted system, a score, weights, a history, a journal or a table"
         raise DataError(path, "a file of another kind", wanted, "name a file that a stage has made")
     return kind
 

@@ -20,13 +20,14 @@ from pipeline.core.files import whole_file
 from pipeline.core.sample import VOID
 from pipeline.core.unaries import Unaries
 from pipeline.figures import panels
-from pipeline.formats import confusions, fitted, kinds, stores, tables, weights
+from pipeline.formats import confusions, fitted, journal, kinds, stores, tables, weights
 from pipeline.formats import labels as label_stores
 from pipeline.formats import unaries as unary_stores
 from pipeline.formats.packs import Pack
 from pipeline.metrics import overlap
 
 AT_MOST = 100  # images that statistics are taken over
+AT_FIRST = 3  # entries of a journal that are shown
 
 
 def add_arguments(parser):
@@ -58,6 +59,7 @@ def open_kind(kind, path):
         "labels": lambda path: stores.Store(path, label_stores.FORMAT, made_by="refine"),
         "weights": weights.read,
         "history": tables.read_history,
+        "journal": lambda path: list(journal.read(path)),
         "table": tables.read_any,
     }
     return readers.get(kind, kinds.PartialStore)(path)
@@ -168,6 +170,15 @@ def describe_history(epochs):
     """Yield one line for each epoch."""
     for epoch in epochs:
         yield "  ".join(f"{key} {value:.5g}" for key, value in epoch.items() if value is not None)
+
+
+def describe_journal(entries):
+    """Yield how much a search has counted."""
+    keys = [json.loads(key) for key, _ in entries]
+    images, points = {str(image) for image, _ in keys}, {str(point) for _, point in keys}
+    yield f"entries     {len(keys)}: {len(points)} points, {len(images)} images"
+    for (image, point), (_, array) in zip(keys[:AT_FIRST], entries, strict=False):
+        yield numbers(f"{image} {point}", array)
 
 
 def describe_table(content):

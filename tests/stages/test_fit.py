@@ -108,7 +108,7 @@ def test_parts_count_for_the_fit(tiny_run, searched, tmp_path, monkeypatch):
         assert tiny_run("fit", part=part, **options) == 0
     shared = len(tasks)
     assert shared == 2 * 2  # images, pairs of bandwidths
-    assert sorted(path.name[16:] for path in (tmp_path / "journal").iterdir()) == [".1-of-2.jsonl", ".2-of-2.jsonl"]
+    assert sorted(path.name[16:] for path in (tmp_path / "journal").iterdir()) == [".1-of-2.journal", ".2-of-2.journal"]
     assert tiny_run("fit", output=tmp_path / "f.npz", **options) == 0
     assert len(tasks[shared:]) < len(tasks)
     assert not {task[0:2] for task in tasks[:shared]} & {task[0:2] for task in tasks[shared:]}

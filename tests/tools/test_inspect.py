@@ -9,6 +9,7 @@ from PIL import Image
 from pipeline import score
 from pipeline.core.files import partial
 from pipeline.formats import stores, tables, unaries, weights
+from pipeline.formats.journal import Journal
 from pipeline.formats.packs import Pack
 from pipeline.tools import inspect
 
@@ -21,6 +22,9 @@ def made(tmp_path_factory):
     builders.labels(root / "labels.zarr", pack, cache, sharpen=0.2)
     builders.fitted(root / "fitted.npz")
     builders.history(root / "history.jsonl")
+    counts = Journal(root, {}, "1-of-1")
+    counts.put([(("val_0", (50.0, 3.0)), np.arange(12)), (("val_0", (60.0, 3.0)), np.arange(3))])
+    counts.path.rename(root / "a.1-of-1.journal")
     weights.write(root / "weights.safetensors", {"backbone.conv1.weight": torch.ones(2, 3)}, builders.stamp("train"))
     (root / "runs.tsv").write_text("# a comment\npack\tnet\tsystem\tagainst\ntiny\tnet\tunary\t-\n", encoding="utf-8")
     tables.write(root / "table.tsv", [{"pack": "tiny", "miou": "12.3"}], builders.stamp("aggregate"))
@@ -56,6 +60,7 @@ def killed(path, pack):
         ("score.h5", (": score", "6 of val", "mean IoU", "≤  4 px")),
         ("weights.safetensors", (": weights", "1, 6 numbers", "backbone.conv1.weight    2 × 3, float32: min 1")),
         ("history.jsonl", (": history", "epoch 2  steps 20  loss 1  lr 0.005  heldout_miou 40")),
+        ("a.1-of-1.journal", (": journal", "entries     2: 2 points, 1 images", "val_0 [50.0, 3.0]", "max 11")),
         ("runs.tsv", (": table", "tiny  net  unary   -")),
         ("table.tsv", (": table", "tiny  12.3", "stage       aggregate")),
     ],

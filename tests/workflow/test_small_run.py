@@ -91,12 +91,13 @@ def compare(one, other):
         else:
             assert (one / path).read_bytes() == (other / path).read_bytes(), path
             compared.add(path)
-    # one pack, 2 + 3 files of trainings (a system among them), 4 fitted systems, 2 caches, 5 labels, 5 scores
-    assert len(compared) == 22, sorted(map(str, compared))
+    # one pack, 2 + 3 files of trainings (a system among them), 5 fitted systems and a search's journal, 2 caches,
+    # 6 labels, 6 scores
+    assert len(compared) == 26, sorted(map(str, compared))
     rows, again = (tables.read(root / "aggregate/embedded.tsv")[0] for root in (one, other))
     for row in (*rows, *again):
         del row["seconds_per_image"]
-    assert len(rows) == 5 and rows == again
+    assert len(rows) == 6 and rows == again
 
 
 def same_arrays(left, right):

@@ -3,7 +3,7 @@
 import pytest
 from driver import ROOT, edit, planned, small_copy, snakemake
 
-from pipeline.core import layout
+from pipeline.core import layout, settings
 from pipeline.formats import tables
 
 TABLES = sorted(path.stem for path in (ROOT / "config/runs").glob("table_*.tsv"))
@@ -12,6 +12,9 @@ TABLES = sorted(path.stem for path in (ROOT / "config/runs").glob("table_*.tsv")
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_is_a_target(tmp_path, table):
     folder = small_copy(tmp_path / "run")
+    # Weights that the user brings; a plan only asks whether they are there.
+    (folder / "data").mkdir()
+    (folder / "data/vgg16-397923af.pth").touch()
     jobs = planned(folder, table)
     runs = layout.read_runs(folder / f"config/runs/{table}.tsv")
     for stage in ("fit", "refine", "score"):
@@ -24,6 +27,27 @@ def test_a_table_is_a_target(tmp_path, table):
 def test_a_table_of_noisy_truth_trains_nothing(tmp_path):
     jobs = planned(small_copy(tmp_path / "run"), "table_convcrf_1")
     assert not [job for job in jobs if job.split()[0] in ("train", "finetune")]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_deeplab_s_tables_on_voc_have_the_runs_of_the_embedded_ones(number):
+    names = f"table_deeplab_{number}", f"table_deeplab_{number}_voc2012"
+    embedded, voc = (layout.read_runs(ROOT / f"config/runs/{name}.tsv") for name in names)
+    assert [run.paper for run in embedded] == [run.paper for run in voc]
+    for one, other in zip(embedded, voc, strict=True):
+        assert other.net == one.net.replace("deeplab", "deeplab_paper")
+        assert other.system == one.system.replace("deeplab", "deeplab_paper")
+        small, whole = (settings.read(ROOT / f"config/nets/{run.net}.yaml", "nets") for run in (one, other))
+        assert small.network.plain() | {"width": 1.0} == whole.network.plain()
+        assert small.train.learns == whole.train.learns
+
+
+def test_deeplab_as_published():
+    """Section 5 of arXiv:1412.7062, and what its solver's file adds."""
+    train = settings.read(ROOT / "config/nets/deeplab_paper.yaml", "nets").train
+    assert (train.iterations, train.batch, train.learning_rate, train.classifier_rate) == (6000, 20, 1e-3, 10)
+    assert train.schedule.plain() == {"name": "step", "every": 2000, "factor": 0.1}
+    assert (train.optimiser.plain(), train.weight_decay) == ({"name": "sgd", "momentum": 0.9}, 5e-4)
 
 
 def test_the_table_on_voc_has_the_runs_of_the_embedded_one():

@@ -26,7 +26,7 @@ rule fit:
         workers=config["workers"],
         seed=config["seed"],
         # Not an output: Snakemake would take a search's journal away before a new fit, which can use it.
-        journal="results/fit/{pack}/{net}/{system}.journal",
+        journal="results/fit/{pack}/{net}/{system}.search",
         code=lambda w: source_hash("pipeline.fit", system_source(w.system)),
     shell:
         r"""
