@@ -72,7 +72,7 @@ def _text(key):
 
 def read(path):
     """Yield (key as JSON, array) of every line of a journal that is whole; a damaged one is passed over."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             found = json.loads(line)
             text, shape, values = _text(found["key"]), found["shape"], found["values"]
