@@ -39,11 +39,13 @@ def main():
     args.weights = args.work / "vgg16_edges.safetensors"
     convert(args.hed, args.weights)
     photographs.lay_out(args)
+    chosen = args.work / "deeplab.yaml"
+    chosen.write_text(f"runs: deeplab\nwidths: {WIDTHS}\n", encoding="utf-8")
     subprocess.run(
         [
             *(sys.executable, "-m", "snakemake", "--snakefile", photographs.ROOT / "Snakefile"),
             *("--directory", args.work, "--cores", str(args.threads), "--rerun-incomplete"),
-            *("--config", "runs=deeplab", f"widths={WIDTHS}"),
+            *("--configfile", chosen),
         ],
         check=True,
     )
