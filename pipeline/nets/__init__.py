@@ -11,7 +11,8 @@ What every network keeps, so that `train` and `cache` need not know which one th
 - parameters below ``backbone.`` are named as in torchvision, so that users' weight files load; what is
   trained anew for each set of classes stands below ``classifier.``;
 - where a weight file's tensors need more than a prefix, ``network.adapted(tensors)`` returns them as the network has
-  them. Without it names and shapes must agree.
+  them. Without it names and shapes must agree;
+- ``network.facts()``, if it is there, returns what else a table of networks tells of it, by heading.
 
 Below `build` stand the few pieces that several networks share.
 """
@@ -19,6 +20,7 @@ Below `build` stand the few pieces that several networks share.
 import importlib
 import pkgutil
 
+import torch
 from torch import nn
 
 from pipeline.core.errors import SettingsError
@@ -50,6 +52,25 @@ def build(settings, classes):
     if name not in known:
         raise SettingsError("architecture", f"'{name}'", "a known architecture", nearest(name, known))
     return importlib.import_module(f"{__name__}.{name}").build(settings, classes)
+
+
+def facts(settings, classes):
+    """Return what a table tells of a network, by heading: its parameters, its stride, and what it adds itself.
+
+    Parameters
+    ----------
+    settings, classes
+        As for `build`; nothing is allocated.
+
+    Returns
+    -------
+    dict of str to (int or str)
+        A network adds what its own ``facts()`` returns, if it has that.
+    """
+    with torch.device("meta"):
+        network = build(settings, classes)
+    told = {"architecture": settings.architecture, "parameters": sum(each.numel() for each in network.parameters())}
+    return told | {"stride, px": network.stride} | (network.facts() if hasattr(network, "facts") else {})
 
 
 def channels(standard, width):

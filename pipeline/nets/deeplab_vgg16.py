@@ -53,6 +53,7 @@ class DeepLab(nn.Module):
 
     def __init__(self, settings, classes):
         super().__init__()
+        self.variant = settings.variant
         kernel, dilation, fewer = VARIANTS[settings.variant]
         self.large = settings.variant == "largefov"
         arriving, inner = channels(POOLED, settings.width), channels(INNER // fewer, settings.width)
@@ -87,6 +88,11 @@ class DeepLab(nn.Module):
         if self.multiscale:
             x = torch.cat([x, *(b(y)[..., :rows, :cols] for b, y in zip(self.multiscale, seen, strict=True))], dim=1)
         return self.classifier(x)
+
+    def facts(self):
+        """Return the columns of Table 2."""
+        kernel, dilation, _ = VARIANTS[self.variant]
+        return {"fc6": f"{kernel} × {kernel}", "hole": dilation, "field of view, px": field_of_view(self.variant)}
 
     def adapted(self, tensors):
         """Return the tensors of a weight file as this network has them, see `vgg16.adapted`."""
