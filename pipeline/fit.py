@@ -7,6 +7,7 @@ A system that learns nothing passes its settings through. A search that was kill
 processes, on several machines too, may do a part of its counting each (`--part`) before one fits.
 """
 
+import json
 import sys
 from functools import partial
 
@@ -38,7 +39,7 @@ class Labelled:
 
     def __init__(self, pack, shards, names=None, *, workers=0, threads=1, keep=None):
         self.paths, self.workers, self.threads, self.keep = (pack, shards), workers, threads, keep
-        self.drawn = None
+        self.drawn, self._known = None, {}
         self.pack, self.cache = packs.Pack(pack), unaries.Cache(shards)
         self.names = self.pack.names("heldout") if names is None else tuple(names)
         if not self.names:
@@ -74,7 +75,7 @@ class Labelled:
         tasks : sequence of (str, tuple)
             Image, and keys that are JSON.
         """
-        known = self.keep(rests_on) if self.keep else {}
+        known = self._remembered(rests_on)
         missing = [(name, keys) for name, keys in tasks if any(known.get((name, key)) is None for key in keys)]
         if len(missing) < len(tasks):
             stage.log.info("%d of %d tasks are in the journal", len(tasks) - len(missing), len(tasks))
@@ -89,6 +90,13 @@ class Labelled:
                     known.put([((name, key), values) for key, values in zip(keys, found, strict=True)])
             yield (name, keys), found
         next(done, None)  # lets the processes end
+
+    def _remembered(self, rests_on):
+        """Return what was worked out of these, by (name, key): a Journal, or nothing."""
+        text = json.dumps(rests_on, sort_keys=True)
+        if text not in self._known:
+            self._known[text] = self.keep(rests_on) if self.keep else {}
+        return self._known[text]
 
 
 def _one(work, labelled, task):

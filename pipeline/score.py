@@ -53,14 +53,23 @@ def run(args):
         pack_digest=pack.digest,
         stamp=stamped,
     ) as out:
-        total = 0
+        total = near = 0
         for name in stage.progress(names, len(names), "images"):
             sample = pack.sample(name)
             counts = count(sample, labels.labels(name, sample.truth), pack, args.widths)
             measured = labels.attributes_of(name)
             out.put(name, counts, changed=measured["changed"], seconds=measured["seconds"])
-            total = total + counts["all"]
+            total, near = total + counts["all"], near + counts["bands"].sum()
+        check_bands(near, total.sum(), pack)
     stage.log.info("mean IoU %.2f %% over %d images", 100 * mean_iou(total), len(names))
+
+
+def check_bands(near, counted, pack):
+    """Refuse bands around void where there is none: every one of them would be empty."""
+    if pack.trimap == "void" and counted and not near:
+        found = "no pixel near void, though its trimap is 'void'"
+        advice = "set `trimap: label_edges` in the pack's settings and pack again"
+        raise SettingsError(pack.path, found, "void along the boundaries of the truth", advice)
 
 
 def count(sample, labels, pack, widths):

@@ -55,8 +55,8 @@ def sample(name, seed, size=(24, 32), classes=4, exact=True):
     return Sample(name, image.clip(0, 255).astype(np.uint8), truth, whole if exact else None)
 
 
-def pack(path, *, classes=4, sizes=SIZES, splits=SPLITS, exact=True, trimap="void", blocks=None, seed=0):
-    """Write a pack; sizes go round over all images, named val_0, val_1, …"""
+def pack(path, *, classes=4, sizes=SIZES, splits=SPLITS, exact=True, trimap="void", blocks=None, seed=0, void=True):
+    """Write a pack; sizes go round over all images, named val_0, val_1, …; without `void` all pixels have a class."""
     named = {split: [f"{split}_{number}" for number in range(count)] for split, count in splits.items()}
     with packs.writer(
         path,
@@ -67,7 +67,8 @@ def pack(path, *, classes=4, sizes=SIZES, splits=SPLITS, exact=True, trimap="voi
         stamp=stamp("pack", seed=seed),
     ) as put:
         for number, name in enumerate(name for names in named.values() for name in names):
-            put(sample(name, seed * 1000 + number, sizes[number % len(sizes)], classes, exact))
+            made = sample(name, seed * 1000 + number, sizes[number % len(sizes)], classes, exact)
+            put(made if void else Sample(name, made.image, made.exact, made.exact))
     return path
 
 

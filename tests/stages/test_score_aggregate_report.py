@@ -110,6 +110,23 @@ def test_score_refuses_labels_of_another_pack(copy, capsys):
     assert "convcrf.zarr: found labels of another pack, expected those of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("trimap", ["void", "label_edges"])
+def test_score_refuses_bands_of_void_where_there_is_none(tmp_path, capsys, trimap):
+    results = tmp_path / "results"
+    pack = builders.pack(results / "pack/tiny.h5", trimap=trimap, void=False)
+    cache = builders.unaries(results / "cache/tiny/net/0.zarr", pack)
+    builders.labels(results / "refine/tiny/net/unary.zarr", pack, cache, system="unary")
+    status = score.main(score_args(results, "net/unary"))
+    assert status == (2 if trimap == "void" else 0)
+    assert (results / "score/tiny/net/unary.h5").exists() == (trimap == "label_edges")
+    if trimap == "void":
+        said = (
+            "tiny.h5: found no pixel near void, though its trimap is 'void', expected void along"
+        )
+        assert said in (line := capsys.readouterr().err.splitlines()[-1])
+        assert "set `trimap: label_edges` in the pack's settings and pack again" in line
+
+
 def test_score_wants_rising_widths(whole, tmp_path, capsys):
     args = score_args(whole / "results", "net/convcrf")
     args[args.index("--output") + 1] = str(tmp_path / "score.h5")
