@@ -6,7 +6,7 @@ Every function returns HTML. Where one draws, it puts the SVG into `figures`, by
 import json
 from collections.abc import Mapping
 
-from pipeline.figures import gallery, plots, words
+from pipeline.figures import gallery, plots, searches, words
 from pipeline.figures.page import element, facts, plot, table, text
 
 BAND = "miou_band_"
@@ -122,13 +122,52 @@ def training(name, histories, figures):
 
 
 def fitting(name, system, curve, colour, figures):
-    """Draw the loss of one system's fit, if it reported more than one."""
+    """Draw one system's fit: the surface that a search saw, or the loss by step if more than one was reported."""
+    if searches.is_one(curve):
+        return _search(name, system, curve, figures)
     points = _points(curve, "step", "loss")
     if len(points[0]) < 2:
         return ""
     svg = plots.curves({system: points}, {system: colour}, name, across="step", up="loss")
     caption = f"Fit of {text(system)}: loss on the held-out images, by step."
     return _show(figures, name, svg, caption, f"Line: loss of {system} by step")
+
+
+def _search(name, system, curve, figures):
+    """Draw what a search found: mean IoU over the grid of its first round, and its best by points judged."""
+    best, (axes, miou, few) = searches.best(curve), searches.surface(curve)
+    weights, alphas, betas = axes
+    titles = [f"weight {weight:g}" for weight in weights]
+    weight, *cell = searches.place(axes, searches.best(searches.first_round(curve)))
+    maps = plots.heat_maps(
+        dict(zip(titles, miou, strict=True)),
+        name,
+        across=("theta_alpha, px", alphas),
+        up=("theta_beta, 8-bit levels", betas),
+        colours="mean IoU, %",
+        faint=dict(zip(titles, few, strict=True)),
+        framed=(titles[weight], *cell),
+    )
+    points, rounds = _count(curve, "point"), _count({entry["round"] for entry in curve}, "round")
+    where = "framed" if searches.place(axes, best) else "off this grid, whose own best is framed"
+    said = (
+        f"Search of {text(system)}: mean IoU on the grid of the first round, one map for each appearance_weight. "
+        f"Best of {points} in {rounds}, {where}: {searches.named(best)}, "
+        f"with {best['miou']:.2f} % on {best['images']} images."
+    )
+    if few.any():
+        images = (entry["images"] for entry in searches.first_round(curve))
+        counts = words.span(count for count in images if count < best["images"])
+        said += f" Faint: given up before, and so judged on {counts} of the images only."
+    shown = _show(figures, name, maps, said, f"Heat maps: mean IoU by the parameters of {system}")
+    if len(curve) < 2:
+        return shown
+    judged, highest, ends = searches.climb(curve)
+    svg = plots.climb(judged, highest, ends, f"{name}.best", across="points judged", up="best mean IoU, %")
+    said = (
+        f"Search of {text(system)}: best mean IoU so far on all {best['images']} images; dashed lines end the rounds."
+    )
+    return shown + _show(figures, f"{name}.best", svg, said, f"Line: best mean IoU of {system} by points judged")
 
 
 def parameters(title, settings, state):
@@ -215,6 +254,10 @@ def _gains(name, rows, colours, figures):
 def _show(figures, name, svg, caption, label):
     figures[f"{name}.svg"] = svg
     return plot(svg, caption, label)
+
+
+def _count(things, name):
+    return f"{len(things)} {name}{'s' * (len(things) > 1)}"
 
 
 def _points(entries, across, up):

@@ -237,6 +237,20 @@ def test_plots_lie_beside_the_page_too(whole):
     assert len(names) == 12
 
 
+def test_a_fit_that_searched_shows_its_surface(copy, html):
+    assert "Search of" not in html
+    builders.fitted(copy / "results/fit/tiny/net/convcrf.npz", curve=builders.search())
+    assert report.main(report_args(copy)) == 0
+    page = (copy / "page/index.html").read_text(encoding="utf-8")
+    assert "Search of convcrf: mean IoU on the grid of the first round" in page
+    assert "with 61.00 % on 10 images." in page
+    assert {path.name for path in (copy / "page/figures").glob("*.convcrf.fit.*")} == {
+        "tiny.net.convcrf.fit.svg",
+        "tiny.net.convcrf.fit.best.svg",
+        "tiny.tuned.convcrf.fit.svg",
+    }
+
+
 def test_report_repeats_to_the_byte(whole, html):
     assert report.main(report_args(whole, "again")) == 0
     assert (whole / "again/index.html").read_text(encoding="utf-8") == html
