@@ -81,14 +81,14 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
     stores = {row.system: Labels(row.labels(args.results)) for row in members}
     ious = {system: 100 * overlap.iou(score.total("all")) for system, score in scores.items()}
     lines = [rows[row] for row in members]
-    quality = sections.quality(name, pack.class_names, ious, lines, colours, figures)
+    quality = sections.quality(name, pack, ious, lines, colours, figures)
     pictures = show_pictures(pack, scores, stores, args.images)
     training, stamps = show_training(name, members, colours, figures, args.results)
     stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
     for score in scores.values():
         score.close()
     return (
-        heading + element("div", quality, class_="plots"),
+        heading + element("div", quality, class_="plots small"),
         heading + gallery.class_key(pack.class_names) + pictures,
         heading + training if training else "",
         stamps,

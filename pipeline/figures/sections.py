@@ -10,6 +10,7 @@ from pipeline.figures import gallery, plots, searches, words
 from pipeline.figures.page import element, facts, plot, table, text
 
 BAND = "miou_band_"
+BOUNDARIES = {"void": "void pixels of the truth", "label_edges": "lines between classes"}
 
 
 def body(title, lead, parts, closing):
@@ -38,12 +39,11 @@ def data(name, pack, sizes, scored):
     scored : str
         What the scores rest on, such as "val, 100 images".
     """
-    boundary = {"void": "void pixels of the truth", "label_edges": "lines between classes"}
     known = [
         ("Images", text(", ".join(f"{split} {count}" for split, count in sizes.items()))),
         ("Scored on", text(scored)),
         ("Classes", text(f"{len(pack.class_names)}, and void, which is not scored")),
-        ("Boundaries", text(boundary.get(pack.trimap, pack.trimap))),
+        ("Boundaries", text(BOUNDARIES[pack.trimap])),
         ("Content", element("code", pack.digest[:12])),
     ]
     return element("h3", text(name)) + facts(known) + gallery.class_key(pack.class_names)
@@ -83,27 +83,32 @@ def results(name, rows, memory, colours, figures):
     return "".join(parts)
 
 
-def quality(name, class_names, ious, rows, colours, figures):
-    """Draw one network's IoU by class and its mean IoU by width of band, all systems side by side.
+def quality(name, pack, ious, rows, colours, figures):
+    """Draw one network's IoU by class, and mean IoU and accuracy by width of band, all systems side by side.
 
     Parameters
     ----------
     name : str
         Of pack and network; part of the file names.
-    class_names : sequence of str
+    pack : object
+        With `class_names` and `trimap`.
     ious : dict of str to ndarray of shape (C,)
         Percent by system.
     rows : sequence of dict of str to str
         The lines of the same systems.
     colours, figures : dict
     """
-    bars = plots.bars(class_names, ious, colours, f"{name}.classes")
-    widths = [int(key.removeprefix(BAND)) for key in rows[0] if key.startswith(BAND)]
-    bands = {row["system"]: (widths, [float(row[f"{BAND}{w}"] or "nan") for w in widths]) for row in rows}
-    trimap = plots.curves(bands, colours, f"{name}.trimap", across="width of the band, px", up="mean IoU, %", log=True)
+    bars = plots.bars(pack.class_names, ious, colours, f"{name}.classes")
     shown = _show(figures, f"{name}.classes", bars, "IoU of each class.", "Bars: IoU by class and system")
-    caption = "Mean IoU of the pixels within so many px of a boundary (trimap)."
-    return shown + _show(figures, f"{name}.trimap", trimap, caption, "Lines: mean IoU by width of band")
+    widths = [int(key.removeprefix(BAND)) for key in rows[0] if key.startswith(BAND)]
+    for key, file, what in (("miou", "trimap", "mean IoU"), ("accuracy", "trimap_accuracy", "pixel accuracy")):
+        bands = {
+            row["system"]: (widths, [float(row[f"{key}_band_{width}"] or "nan") for width in widths]) for row in rows
+        }
+        svg = plots.curves(bands, colours, f"{name}.{file}", across="width of the band, px", up=f"{what}, %", log=True)
+        caption = f"{what[0].upper()}{what[1:]} within so many px of a boundary (trimap): {BOUNDARIES[pack.trimap]}."
+        shown += _show(figures, f"{name}.{file}", svg, caption, f"Lines: {what} by width of band")
+    return shown
 
 
 def training(name, histories, figures):

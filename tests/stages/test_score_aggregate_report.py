@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline import aggregate, report, score
+from pipeline.figures import sections
 from pipeline.formats import confusions, tables
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
@@ -126,8 +127,40 @@ def test_table_has_a_line_for_every_run(whole):
     row = row_of(whole, "net/convcrf")
     assert row["miou"] == f"{100 * overlap.mean_iou(counts):.3f}"
     assert row["images"] == "6"
-    assert {"miou_band_1", "miou_band_2", "miou_band_4"} <= set(row)
     assert row["preset"] == "default"
+
+
+def test_both_measures_of_every_band_are_told_one_after_the_other(whole):
+    row = row_of(whole, "net/convcrf")
+    bands = confusions.Score(whole / "results/score/tiny/net/convcrf.h5").total("bands")
+    measures = {"miou": overlap.mean_iou, "accuracy": overlap.accuracy}
+    expected = {
+        f"{name}_band_{width}": f"{100 * measure(band):.3f}"
+        for name, measure in measures.items()
+        for width, band in zip((1, 2, 4), bands, strict=True)
+    }
+    assert len(set(expected.values())) == 6
+    assert {key: value for key, value in row.items() if "_band_" in key} == expected
+    names = list(row)
+    start = names.index("miou_band_1")
+    assert names[start : start + 6] == list(expected)
+
+
+def test_bands_are_drawn_by_both_measures_and_their_boundary_is_named(whole, html):
+    said = " within so many px of a boundary (trimap): void pixels of the truth.<"
+    assert html.count(f">Mean IoU{said}") == html.count(f">Pixel accuracy{said}") == 2
+    rows = [row_of(whole, f"net/{system}") for system in ("unary", "convcrf")]
+    pack = Pack(whole / "results/pack/tiny.h5")
+    ious, colours = {row["system"]: np.full(4, 50.0) for row in rows}, {"unary": 0, "convcrf": 1}
+
+    def drawn(trimap="void", **changed):
+        figures, pack.trimap = {}, trimap
+        return sections.quality("tiny.net", pack, ious, [rows[0], rows[1] | changed], colours, figures), figures
+
+    _, figures = drawn()
+    other = drawn(accuracy_band_2="1.000")[1]
+    assert {name for name in figures if figures[name] != other[name]} == {"tiny.net.trimap_accuracy.svg"}
+    assert "(trimap): lines between classes." in drawn("label_edges")[0]
 
 
 def test_gains_are_over_the_unary_and_over_the_run_named(whole):
@@ -216,7 +249,7 @@ def test_page_shows_every_part(html):
         assert word in html
     # Three images for each network: photograph, truth, and two maps for each of its systems.
     assert html.count("<img ") == 3 * (2 + 2 * 3) + 3 * (2 + 2 * 2)
-    assert html.count("<svg ") == len(re.findall(r'role="img"', html)) == 12
+    assert html.count("<svg ") == len(re.findall(r'role="img"', html)) == 14
 
 
 def test_figures_of_a_paper_are_shown_where_there_are_any(copy, html):
@@ -234,7 +267,8 @@ def test_figures_of_a_paper_are_shown_where_there_are_any(copy, html):
 def test_plots_lie_beside_the_page_too(whole):
     names = {path.name for path in (whole / "page/figures").iterdir()}
     assert {"tiny.gains.svg", "tiny.net.classes.svg", "tiny.net.trimap.svg", "tiny.tuned.loss.svg"} <= names
-    assert len(names) == 12
+    assert "tiny.net.trimap_accuracy.svg" in names
+    assert len(names) == 14
 
 
 def test_a_fit_that_searched_shows_its_surface(copy, html):
