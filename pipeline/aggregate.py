@@ -72,8 +72,9 @@ def describe(row, score, args):
         "exact_miou": percent(overlap.mean_iou(score.total("exact"))) if score.has_exact else "",
         "unseen_miou": unseen_miou(score, fitted.read(row.fitted(args.results)).stamp["inputs"].get("images", ())),
     }
-    for width, band in zip(score.widths, bands, strict=True):
-        columns[f"miou_band_{width}"] = percent(overlap.mean_iou(band))
+    for name, measure in (("miou", overlap.mean_iou), ("accuracy", overlap.accuracy)):
+        for width, band in zip(score.widths, bands, strict=True):
+            columns[f"{name}_band_{width}"] = percent(measure(band))
     columns["changed_percent"] = percent(score.per_image("changed").mean())
     columns["seconds_per_image"] = f"{median(score.per_image('seconds')):.4f}"
     return columns

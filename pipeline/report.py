@@ -1,6 +1,6 @@
 """Make one page of all results: table, words, plots, pictures, and what they came from.
 
-reads   a run table, the table of results, packs, labels, scores, fitted systems, training histories
+reads   a run table, the table of results, packs, unaries, labels, scores, fitted systems, training histories
 writes  a folder: index.html, which holds everything, and figures/, the same plots as single files
 """
 
@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core import files, layout, stage, stamp
+from pipeline import systems
+from pipeline.algorithms import iterations
+from pipeline.core import device, files, layout, stage, stamp
 from pipeline.core.errors import DataError
-from pipeline.figures import gallery, palette, sections, words
+from pipeline.figures import gallery, palette, sections, stepwise, words
 from pipeline.figures.page import element, fill, text
 from pipeline.formats import confusions, fitted, tables
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
+from pipeline.formats.unaries import Cache
 from pipeline.metrics import overlap
 
 SPLITS = "train heldout val"  # the order of the page; HDF5 has that of the alphabet
@@ -37,8 +40,7 @@ def run(args):
     """Gather what each section shows, and write the page."""
     runs = layout.read_runs(args.runs)
     rows, made = read_rows(args.table, runs)
-    systems = dict.fromkeys(["unary", *(row.system for row in runs)])
-    colours, figures = palette.places(systems), {}
+    colours, figures = palette.places(dict.fromkeys(["unary", *(row.system for row in runs)])), {}
     packs = {row.pack: Pack(row.pack_file(args.results)) for row in runs}
     networks = {}
     for row in runs:
@@ -47,13 +49,14 @@ def run(args):
     for (pack, net), members in stage.progress(networks.items(), len(networks), "networks"):
         members.sort(key=lambda row: row.system != "unary")
         shown.append(show_network(f"{net} on {pack}", packs[pack], members, rows, made, colours, figures, args))
-    quality, pictures, training, origins = zip(*shown, strict=True)
+    quality, pictures, steps, training, origins = zip(*shown, strict=True)
     origins = [pack.stamp for pack in packs.values()] + [one for some in origins for one in some] + [made]
     parts = [
         ("What was run", "".join(show_data(name, pack, rows) for name, pack in packs.items())),
         ("Results", show_results(packs, networks, rows, colours, figures, args.results)),
         ("By class and near boundaries", "".join(quality)),
         ("Pictures", gallery.difference_key() + "".join(pictures)),
+        ("Mean field, step by step", element("p", text(stepwise.EXPLAINED)) + "".join(steps) if any(steps) else ""),
         ("Training and fitting", "".join(training)),
         ("Origin", sections.origin(origins)),
     ]
@@ -74,22 +77,25 @@ def read_rows(path, runs):
 
 
 def show_network(title, pack, members, rows, made, colours, figures, args):
-    """Return what the page shows of one network on one pack: HTML of quality, pictures, training; the stamps."""
+    """Return what the page shows of one network on one pack: HTML of quality, pictures, steps, training; the stamps."""
     name = f"{members[0].pack}.{members[0].net}"
     heading = element("h3", text(title))
     scores = {row.system: read_score(row, made, args.results) for row in members}
     stores = {row.system: Labels(row.labels(args.results)) for row in members}
     ious = {system: 100 * overlap.iou(score.total("all")) for system, score in scores.items()}
     lines = [rows[row] for row in members]
-    quality = sections.quality(name, pack.class_names, ious, lines, colours, figures)
-    pictures = show_pictures(pack, scores, stores, args.images)
+    quality = sections.quality(name, pack, ious, lines, colours, figures)
+    per_image = {system: quality_of_images(score) for system, score in scores.items()}
+    pictures = show_pictures(pack, per_image, scores["unary"].names, stores, args.images)
+    steps = show_steps(pack, members, scores, gains_of_chief(per_image), args.results)
     training, stamps = show_training(name, members, colours, figures, args.results)
     stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
     for score in scores.values():
         score.close()
     return (
-        heading + element("div", quality, class_="plots"),
+        heading + element("div", quality, class_="plots small"),
         heading + gallery.class_key(pack.class_names) + pictures,
+        heading + steps if steps else "",
         heading + training if training else "",
         stamps,
     )
@@ -121,31 +127,85 @@ def show_results(packs, networks, rows, colours, figures, results):
     return "".join(shown)
 
 
-def show_pictures(pack, scores, stores, count):
+def show_pictures(pack, quality, names, stores, count):
     """Return the gallery of one network, chosen by the gain of its first system on single images."""
-    quality = {system: per_image(score) for system, score in scores.items()}
-    chief = list(scores)[min(1, len(scores) - 1)]
-    gains = quality[chief][:, 0] - quality["unary"][:, 0]
-    names = scores["unary"].names
     for store in stores.values():
         store.belongs_to(pack)
     shown = []
-    for index, kind in gallery.choose(gains, count):
+    for index, kind in gallery.choose(gains_of_chief(quality), count):
         sample = pack.sample(names[index])
         labels = {system: store.labels(sample.name, sample.truth) for system, store in stores.items()}
         captions = {
             system: words.caption(system, values[index], quality["unary"][index]) for system, values in quality.items()
         }
-        of_chief = f" {kind} of {chief}" if len(scores) > 1 else ""
+        of_chief = f" {kind} of {chief(quality)}" if len(quality) > 1 else ""
         title = text(sample.name) + element("span", text(of_chief))
         shown.append(gallery.scene(sample, labels, captions, title))
     return gallery.scenes(shown, len(stores))
 
 
-def per_image(score):
+def chief(quality):
+    """Return the first system after the unary, by which images are chosen, of those in the keys."""
+    return list(quality)[min(1, len(quality) - 1)]
+
+
+def gains_of_chief(quality):
+    """Return what that system gains on each image, points of mean IoU: (n,)."""
+    return quality[chief(quality)][:, 0] - quality["unary"][:, 0]
+
+
+def quality_of_images(score):
     """Return mean IoU and accuracy of every image by itself, percent: (n, 2)."""
     parts = [np.stack([overlap.mean_iou(p), overlap.accuracy(p)], axis=1) for p in score.parts("all")]
     return 100 * np.concatenate(parts)
+
+
+def show_steps(pack, members, scores, gains, results):
+    """Return what the iterations of mean field do to one image, of the first system that runs it; "" if none does.
+
+    The image is the one that the first system gains most on, the class the one that gains most in it.
+    """
+    where = device.setup("cpu", threads=1)
+    for row in members:
+        given = fitted.read(row.fitted(results))
+        system = systems.build(given.settings, pack.classes, where, given.state)
+        if iterations.are_in(system):
+            break
+    else:
+        return ""
+    index = gallery.choose(gains, 1)[0][0]
+    sample = pack.sample(scores["unary"].names[index])
+    label = most_gained(*(counts_of(scores[name], index) for name in ("unary", row.system)))
+    unaries = read_unaries(row, pack, results).unaries(sample.name, sample.image)
+    numbers, steps = stepwise.shown(given.settings.iterations), []
+    for number, after in zip(numbers, iterations.scores_after(system, sample.image, unaries, numbers), strict=True):
+        counts = overlap.confusion(sample.truth, after.max(dim=0).indices.byte().numpy(), pack.classes)
+        belief = after.softmax(dim=0)[label]
+        steps.append((number, after[label].numpy(), belief.numpy(), 100 * overlap.iou(counts)[label]))
+    title = text(sample.name) + element("span", text(f" {pack.class_names[label]}, by {row.system}"))
+    return stepwise.scene(sample, label, steps, title)
+
+
+def counts_of(score, index):
+    """Return the counts of one image, (C, C)."""
+    return np.concatenate(list(score.parts("all")))[index]
+
+
+def most_gained(before, after):
+    """Return the class of the truth whose IoU grows most from one table of counts (C, C) to the other."""
+    grown = overlap.iou(after) - overlap.iou(before)
+    return int(np.where(before.sum(axis=1) > 0, grown, -np.inf).argmax())
+
+
+def read_unaries(row, pack, results):
+    """Open one network's unaries."""
+    paths = row.unaries(results)
+    if not paths:
+        where = f"{results}, {row.net} on {row.pack}"
+        raise DataError(where, "no unaries", "those that the labels were made of", "run `cache` again")
+    cache = Cache(paths)
+    cache.belongs_to(pack)
+    return cache
 
 
 def show_training(name, members, colours, figures, results):

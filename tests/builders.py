@@ -141,6 +141,19 @@ def fitted(path, *, system="convcrf", state=None, curve=None, images=()):
     return path
 
 
+def search(first_images=10):
+    """Return the curve of a search as deeplab reports it: a grid of 2 × 2 × 3, judged on `first_images` but for two
+    points, which were judged on 10; then a round of one point, off the grid and the best."""
+    grid = [(alpha, beta, weight) for alpha in (10.0, 30.0) for beta in (5.0, 10.0) for weight in (4.0, 6.0, 8.0)]
+    points = [(point, 1, 10 if place in (4, 7) else first_images, 50.0 + place) for place, point in enumerate(grid)]
+    points.append(((20.0, 7.5, 6.0), 2, 10, 60.25))
+    names = ("theta_alpha", "theta_beta", "appearance_weight")
+    return [
+        {"step": step, "round": number, "images": images, "miou": miou} | dict(zip(names, point, strict=True))
+        for step, (point, number, images, miou) in enumerate(points, start=1)
+    ]
+
+
 def history(path, epochs=8):
     """Write a training history as `train` does, with a held-out score every second epoch."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,11 +67,26 @@ def scene(sample, labels, captions, title):
     """
     colours, truth = palette.voc(), sample.truth
     before = next(iter(labels.values()))
-    photo = page.picture(sample.image, f"photograph {sample.name}").replace("<img ", '<img class="photo" ', 1)
-    tiles = [_tile(photo, page.picture(truth, "truth", colours), "image, truth")]
+    photo = photograph(sample.image, f"photograph {sample.name}")
+    tiles = [tile(photo, page.picture(truth, "truth", colours), "image, truth")]
     for system, array in labels.items():
         changed = page.picture(difference(truth, before, array), f"changes of {system}", DIFFERENCE)
-        tiles.append(_tile(page.picture(array, f"labels of {system}", colours), changed, captions[system]))
+        tiles.append(tile(page.picture(array, f"labels of {system}", colours), changed, captions[system]))
+    return framed(title, tiles)
+
+
+def photograph(array, label, longest=page.LONGEST):
+    """Return a picture (H, W, 3) uint8 that may be smoothed when it is enlarged; the rest is as in `page.picture`."""
+    return page.picture(array, label, longest=longest).replace("<img ", '<img class="photo" ', 1)
+
+
+def tile(above, below, caption):
+    """Return two pictures, one above the other, and what they are; all HTML."""
+    return page.element("figure", above, below, page.element("figcaption", caption))
+
+
+def framed(title, tiles):
+    """Put the tiles of one image together under its title; all HTML."""
     row = page.element("div", *tiles, class_="tiles")
     return page.element("div", page.element("h4", title), row, class_="scene")
 
@@ -100,7 +115,3 @@ def _key(named):
         for name, colour in named
     )
     return page.element("ul", *items, class_="key")
-
-
-def _tile(above, below, caption):
-    return page.element("figure", above, below, page.element("figcaption", caption))

@@ -66,7 +66,7 @@ def plot(svg, caption, label):
     return element("figure", svg, element("figcaption", caption), class_="plot")
 
 
-def picture(array, label, colours=None):
+def picture(array, label, colours=None, longest=LONGEST):
     """Return an image element with the picture inside.
 
     Parameters
@@ -77,9 +77,11 @@ def picture(array, label, colours=None):
         What a screen reader says.
     colours : ndarray of shape (n, 3), uint8, optional
         Colour of each index; the map is stored as PNG, each pixel exact. A photograph is stored as JPEG.
+    longest : int
+        Longer side beyond which it is made smaller, px.
     """
     image = Image.fromarray(np.ascontiguousarray(array))
-    scale = LONGEST / max(image.size)
+    scale = longest / max(image.size)
     if scale < 1:
         size = tuple(max(1, round(side * scale)) for side in image.size)
         image = image.resize(size, Image.Resampling.LANCZOS if colours is None else Image.Resampling.NEAREST)

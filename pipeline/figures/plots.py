@@ -10,7 +10,10 @@ from io import StringIO
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from pipeline.figures.palette import SERIES
 
@@ -45,6 +48,7 @@ _STYLE = {
     "lines.linewidth": 1.8,
 }
 _MARKERS = "osD^vPX*"
+_SCALE = mpl.colormaps["viridis"].resampled(32)  # as many steps as an eye tells apart, and few enough to be drawn
 
 
 def bars(class_names, series, colours, name):
@@ -156,6 +160,84 @@ def gains(labels, values, lows, highs, colours, name):
     return done[0]
 
 
+def heat_maps(maps, name, *, across, up, colours, faint, framed):
+    """Draw maps of numbers side by side, all in one scale of colours.
+
+    Parameters
+    ----------
+    maps : dict of str to ndarray of shape (rows, cols)
+        By title; the first row is drawn at the bottom. Cells of NaN stay empty.
+    name : str
+        Unique within a page.
+    across, up : (str, sequence of float)
+        What the columns and the rows stand for, with the unit, and the value of each.
+    colours : str
+        What the colours stand for, with the unit.
+    faint : dict of str to ndarray of shape (rows, cols), bool
+        Cells to be drawn faintly.
+    framed : (str, int, int)
+        Title, row and column of one cell.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    columns = min(len(maps), 2 if len(maps) == 4 else 3)
+    lines, size = -(-len(maps) // columns), (3.7 / columns / len(across[1]), min(max(0.2, 0.9 / len(up[1])), 0.5))
+    known = np.concatenate([values[np.isfinite(values)] for values in maps.values()])
+    scale = Normalize(known.min(), max(known.max(), known.min() + 0.1))
+    with _drawing(name, 1.25 + lines * (0.3 + size[1] * len(up[1]))) as (figure, done):
+        panels = figure.subplots(lines, columns, squeeze=False).ravel()
+        for number, (title, values) in enumerate(maps.items()):
+            axes = panels[number]
+            _cells(axes, values, faint[title], scale, numbers=size[0] >= 0.4)
+            axes.set_title(title)
+            below, left = number + columns >= len(maps), number % columns == 0
+            axes.set_xticks(*_ticks(across[1], size[0], 0.09) if below else ([],))
+            axes.set_yticks(*_ticks(up[1], size[1], 0.0) if left else ([],))
+        _frame(panels[list(maps).index(framed[0])], *framed[1:])
+        for axes in panels[len(maps) :]:
+            axes.set_axis_off()
+        figure.supxlabel(across[0], fontsize=11)
+        figure.supylabel(up[0], fontsize=11)
+        _colour_bar(figure, panels, scale, colours)
+    return done[0]
+
+
+def climb(x, y, ends, name, *, across, up):
+    """Draw a line that rises in steps, with a mark where each round ended.
+
+    Parameters
+    ----------
+    x, y : sequence of float
+    ends : dict of int to float
+        Place across by the number of the round.
+    name : str
+        Unique within a page.
+    across, up : str
+        What the axes show, with the unit.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with _drawing(name, 2.3) as (figure, done):
+        axes = figure.subplots()
+        axes.plot(x, y, color=SERIES[1][0], drawstyle="steps-post")
+        last = -np.inf
+        for number, end in ends.items():
+            axes.axvline(end, color=_INK, linewidth=0.8, linestyle=(0, (3, 3)))
+            if end - last >= 0.05 * max(ends.values()):  # names that would touch are left out
+                axes.annotate(f"{number}", (end, 1.02), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+                last = end
+        axes.set(xlabel=across, ylabel=up, xlim=(0, max(ends.values()) * 1.02))
+        axes.grid(axis="x", visible=False)
+        axes.tick_params(length=0)
+    return done[0]
+
+
 @contextmanager
 def _drawing(name, height):
     """Yield an empty figure and a list that holds its SVG afterwards."""
@@ -165,6 +247,46 @@ def _drawing(name, height):
         about = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=about)
         done.append(_tidy(text.getvalue()))
+
+
+def _cells(axes, values, faint, scale, numbers):
+    """Draw one map's cells, with their `numbers` where there is room."""
+    rows, cols = values.shape
+    for row, col in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        colour, alpha = _SCALE(scale(values[row, col])), 0.35 if faint[row, col] else 1
+        look = {"facecolor": colour, "alpha": alpha, "linewidth": 0, "clip_on": False}
+        axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, **look))
+        if numbers:
+            # A faint cell takes after the page, and so does its number.
+            plain = "#000000" if np.dot(colour[:3], (0.3, 0.59, 0.11)) > 0.45 else "#ffffff"
+            ink = _INK if faint[row, col] else plain
+            axes.text(col, row, f"{values[row, col]:.1f}", ha="center", va="center", fontsize=10, color=ink)
+    axes.set(xlim=(-0.5, cols - 0.5), ylim=(-0.5, rows - 0.5))
+    axes.grid(visible=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _frame(axes, row, col):
+    """Frame one cell, in red on white, so that it is seen on every colour."""
+    for width, colour in ((4.5, "#ffffff"), (2, "#b00020")):
+        look = {"fill": False, "linewidth": width, "edgecolor": colour, "clip_on": False, "zorder": 3}
+        axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, **look))
+
+
+def _colour_bar(figure, panels, scale, label):
+    bar = figure.colorbar(ScalarMappable(scale, _SCALE), ax=panels, location="top", aspect=32, fraction=0.1)
+    bar.set_label(label)
+    bar.formatter.set_useOffset(False)
+    bar.outline.set_visible(False)
+    bar.solids.set_edgecolor("face")  # or the page shines through between its steps
+
+
+def _ticks(values, room, digit):
+    """Return which cells are named, and how: as many as fit with `room` inches each, a digit taking so many."""
+    names = [f"{value:g}" for value in values]
+    every = int(np.ceil(max(0.2, digit * (1 + max(map(len, names)))) / room - 1e-9))
+    return range(len(names))[::every], names[::every]
 
 
 def _legend(figure, axes):

@@ -6,10 +6,11 @@ Every function returns HTML. Where one draws, it puts the SVG into `figures`, by
 import json
 from collections.abc import Mapping
 
-from pipeline.figures import gallery, plots, words
+from pipeline.figures import gallery, plots, searches, words
 from pipeline.figures.page import element, facts, plot, table, text
 
 BAND = "miou_band_"
+BOUNDARIES = {"void": "void pixels of the truth", "label_edges": "lines between classes"}
 
 
 def body(title, lead, parts, closing):
@@ -38,12 +39,11 @@ def data(name, pack, sizes, scored):
     scored : str
         What the scores rest on, such as "val, 100 images".
     """
-    boundary = {"void": "void pixels of the truth", "label_edges": "lines between classes"}
     known = [
         ("Images", text(", ".join(f"{split} {count}" for split, count in sizes.items()))),
         ("Scored on", text(scored)),
         ("Classes", text(f"{len(pack.class_names)}, and void, which is not scored")),
-        ("Boundaries", text(boundary.get(pack.trimap, pack.trimap))),
+        ("Boundaries", text(BOUNDARIES[pack.trimap])),
         ("Content", element("code", pack.digest[:12])),
     ]
     return element("h3", text(name)) + facts(known) + gallery.class_key(pack.class_names)
@@ -83,27 +83,32 @@ def results(name, rows, memory, colours, figures):
     return "".join(parts)
 
 
-def quality(name, class_names, ious, rows, colours, figures):
-    """Draw one network's IoU by class and its mean IoU by width of band, all systems side by side.
+def quality(name, pack, ious, rows, colours, figures):
+    """Draw one network's IoU by class, and mean IoU and accuracy by width of band, all systems side by side.
 
     Parameters
     ----------
     name : str
         Of pack and network; part of the file names.
-    class_names : sequence of str
+    pack : object
+        With `class_names` and `trimap`.
     ious : dict of str to ndarray of shape (C,)
         Percent by system.
     rows : sequence of dict of str to str
         The lines of the same systems.
     colours, figures : dict
     """
-    bars = plots.bars(class_names, ious, colours, f"{name}.classes")
-    widths = [int(key.removeprefix(BAND)) for key in rows[0] if key.startswith(BAND)]
-    bands = {row["system"]: (widths, [float(row[f"{BAND}{w}"] or "nan") for w in widths]) for row in rows}
-    trimap = plots.curves(bands, colours, f"{name}.trimap", across="width of the band, px", up="mean IoU, %", log=True)
+    bars = plots.bars(pack.class_names, ious, colours, f"{name}.classes")
     shown = _show(figures, f"{name}.classes", bars, "IoU of each class.", "Bars: IoU by class and system")
-    caption = "Mean IoU of the pixels within so many px of a boundary (trimap)."
-    return shown + _show(figures, f"{name}.trimap", trimap, caption, "Lines: mean IoU by width of band")
+    widths = [int(key.removeprefix(BAND)) for key in rows[0] if key.startswith(BAND)]
+    for key, file, what in (("miou", "trimap", "mean IoU"), ("accuracy", "trimap_accuracy", "pixel accuracy")):
+        bands = {
+            row["system"]: (widths, [float(row[f"{key}_band_{width}"] or "nan") for width in widths]) for row in rows
+        }
+        svg = plots.curves(bands, colours, f"{name}.{file}", across="width of the band, px", up=f"{what}, %", log=True)
+        caption = f"{what[0].upper()}{what[1:]} within so many px of a boundary (trimap): {BOUNDARIES[pack.trimap]}."
+        shown += _show(figures, f"{name}.{file}", svg, caption, f"Lines: {what} by width of band")
+    return shown
 
 
 def training(name, histories, figures):
@@ -122,13 +127,52 @@ def training(name, histories, figures):
 
 
 def fitting(name, system, curve, colour, figures):
-    """Draw the loss of one system's fit, if it reported more than one."""
+    """Draw one system's fit: the surface that a search saw, or the loss by step if more than one was reported."""
+    if searches.is_one(curve):
+        return _search(name, system, curve, figures)
     points = _points(curve, "step", "loss")
     if len(points[0]) < 2:
         return ""
     svg = plots.curves({system: points}, {system: colour}, name, across="step", up="loss")
     caption = f"Fit of {text(system)}: loss on the held-out images, by step."
     return _show(figures, name, svg, caption, f"Line: loss of {system} by step")
+
+
+def _search(name, system, curve, figures):
+    """Draw what a search found: mean IoU over the grid of its first round, and its best by points judged."""
+    best, (axes, miou, few) = searches.best(curve), searches.surface(curve)
+    weights, alphas, betas = axes
+    titles = [f"weight {weight:g}" for weight in weights]
+    weight, *cell = searches.place(axes, searches.best(searches.first_round(curve)))
+    maps = plots.heat_maps(
+        dict(zip(titles, miou, strict=True)),
+        name,
+        across=("theta_alpha, px", alphas),
+        up=("theta_beta, 8-bit levels", betas),
+        colours="mean IoU, %",
+        faint=dict(zip(titles, few, strict=True)),
+        framed=(titles[weight], *cell),
+    )
+    points, rounds = _count(curve, "point"), _count({entry["round"] for entry in curve}, "round")
+    where = "framed" if searches.place(axes, best) else "off this grid, whose own best is framed"
+    said = (
+        f"Search of {text(system)}: mean IoU on the grid of the first round, one map for each appearance_weight. "
+        f"Best of {points} in {rounds}, {where}: {searches.named(best)}, "
+        f"with {best['miou']:.2f} % on {best['images']} images."
+    )
+    if few.any():
+        images = (entry["images"] for entry in searches.first_round(curve))
+        counts = words.span(count for count in images if count < best["images"])
+        said += f" Faint: given up before, and so judged on {counts} of the images only."
+    shown = _show(figures, name, maps, said, f"Heat maps: mean IoU by the parameters of {system}")
+    if len(curve) < 2:
+        return shown
+    judged, highest, ends = searches.climb(curve)
+    svg = plots.climb(judged, highest, ends, f"{name}.best", across="points judged", up="best mean IoU, %")
+    said = (
+        f"Search of {text(system)}: best mean IoU so far on all {best['images']} images; dashed lines end the rounds."
+    )
+    return shown + _show(figures, f"{name}.best", svg, said, f"Line: best mean IoU of {system} by points judged")
 
 
 def parameters(title, settings, state):
@@ -215,6 +259,10 @@ def _gains(name, rows, colours, figures):
 def _show(figures, name, svg, caption, label):
     figures[f"{name}.svg"] = svg
     return plot(svg, caption, label)
+
+
+def _count(things, name):
+    return f"{len(things)} {name}{'s' * (len(things) > 1)}"
 
 
 def _points(entries, across, up):

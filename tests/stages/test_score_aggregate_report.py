@@ -6,11 +6,15 @@ import shutil
 import builders
 import numpy as np
 import pytest
+import torch
 
-from pipeline import aggregate, report, score
-from pipeline.formats import confusions, tables
+from pipeline import aggregate, report, score, systems
+from pipeline.core.settings import Settings
+from pipeline.figures import sections
+from pipeline.formats import confusions, fitted, tables
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
+from pipeline.formats.unaries import Cache
 from pipeline.metrics import overlap
 
 SHARPEN = {"net/unary": 0, "net/convcrf": 0.2, "net/fullcrf": 0.0003, "tuned/unary": 0, "tuned/convcrf": 0.3}
@@ -143,8 +147,40 @@ def test_table_has_a_line_for_every_run(whole):
     row = row_of(whole, "net/convcrf")
     assert row["miou"] == f"{100 * overlap.mean_iou(counts):.3f}"
     assert row["images"] == "6"
-    assert {"miou_band_1", "miou_band_2", "miou_band_4"} <= set(row)
     assert row["preset"] == "default"
+
+
+def test_both_measures_of_every_band_are_told_one_after_the_other(whole):
+    row = row_of(whole, "net/convcrf")
+    bands = confusions.Score(whole / "results/score/tiny/net/convcrf.h5").total("bands")
+    measures = {"miou": overlap.mean_iou, "accuracy": overlap.accuracy}
+    expected = {
+        f"{name}_band_{width}": f"{100 * measure(band):.3f}"
+        for name, measure in measures.items()
+        for width, band in zip((1, 2, 4), bands, strict=True)
+    }
+    assert len(set(expected.values())) == 6
+    assert {key: value for key, value in row.items() if "_band_" in key} == expected
+    names = list(row)
+    start = names.index("miou_band_1")
+    assert names[start : start + 6] == list(expected)
+
+
+def test_bands_are_drawn_by_both_measures_and_their_boundary_is_named(whole, html):
+    said = " within so many px of a boundary (trimap): void pixels of the truth.<"
+    assert html.count(f">Mean IoU{said}") == html.count(f">Pixel accuracy{said}") == 2
+    rows = [row_of(whole, f"net/{system}") for system in ("unary", "convcrf")]
+    pack = Pack(whole / "results/pack/tiny.h5")
+    ious, colours = {row["system"]: np.full(4, 50.0) for row in rows}, {"unary": 0, "convcrf": 1}
+
+    def drawn(trimap="void", **changed):
+        figures, pack.trimap = {}, trimap
+        return sections.quality("tiny.net", pack, ious, [rows[0], rows[1] | changed], colours, figures), figures
+
+    _, figures = drawn()
+    other = drawn(accuracy_band_2="1.000")[1]
+    assert {name for name in figures if figures[name] != other[name]} == {"tiny.net.trimap_accuracy.svg"}
+    assert "(trimap): lines between classes." in drawn("label_edges")[0]
 
 
 def test_gains_are_over_the_unary_and_over_the_run_named(whole):
@@ -227,13 +263,22 @@ def test_page_needs_nothing_but_itself(html):
 
 
 def test_page_shows_every_part(html):
-    for heading in ("What was run", "Results", "By class and near boundaries", "Pictures", "Training and fitting"):
+    for heading in (
+        "What was run",
+        "Results",
+        "By class and near boundaries",
+        "Pictures",
+        "Mean field, step by step",
+        "Training and fitting",
+    ):
         assert heading in html
     for word in ("train 2, heldout 2, val 6", "changes little", "leaves 0 out", "346", "theta_alpha", "0123456789ab"):
         assert word in html
     # Three images for each network: photograph, truth, and two maps for each of its systems.
-    assert html.count("<img ") == 3 * (2 + 2 * 3) + 3 * (2 + 2 * 2)
-    assert html.count("<svg ") == len(re.findall(r'role="img"', html)) == 12
+    gallery = 3 * (2 + 2 * 3) + 3 * (2 + 2 * 2)
+    # One image for each: photograph, outline, and two maps for each of iterations 0, 1, 2 and 5.
+    assert html.count("<img ") == gallery + 2 * (2 + 2 * 4)
+    assert html.count("<svg ") == len(re.findall(r'role="img"', html)) == 14
 
 
 def test_figures_of_a_paper_are_shown_where_there_are_any(copy, html):
@@ -251,7 +296,88 @@ def test_figures_of_a_paper_are_shown_where_there_are_any(copy, html):
 def test_plots_lie_beside_the_page_too(whole):
     names = {path.name for path in (whole / "page/figures").iterdir()}
     assert {"tiny.gains.svg", "tiny.net.classes.svg", "tiny.net.trimap.svg", "tiny.tuned.loss.svg"} <= names
-    assert len(names) == 12
+    assert "tiny.net.trimap_accuracy.svg" in names
+    assert len(names) == 14
+
+
+def steps_of(page):
+    """Return what the part on mean field says of each network: title and the captions of its tiles."""
+    part = page.partition("<h2>Mean field, step by step</h2>")[2].partition("</section>")[0]
+    scenes = part.split('<div class="scene">')[1:]
+    found = [
+        (re.search("<h4>(.*?)</h4>", scene)[1], re.findall("<figcaption>(.*?)</figcaption>", scene)) for scene in scenes
+    ]
+    return [(re.sub("<.*?>", "", title), captions) for title, captions in found]
+
+
+def test_mean_field_is_shown_of_the_image_and_class_that_gain_most(whole, html):
+    results = whole / "results"
+    pack, cache = Pack(results / "pack/tiny.h5"), Cache([results / "cache/tiny/net/0.zarr"])
+    before, after = (
+        np.concatenate(list(confusions.Score(results / f"score/tiny/net/{system}.h5").parts("all")))
+        for system in ("unary", "convcrf")
+    )
+    place = (overlap.mean_iou(after) - overlap.mean_iou(before)).argmax()
+    grown = np.where(before[place].sum(axis=1) > 0, overlap.iou(after[place]) - overlap.iou(before[place]), -1)
+    label, sample = int(np.nanargmax(grown)), pack.sample(pack.names("val")[place])
+    title, captions = steps_of(html)[0]
+    assert title == f"{sample.name} {pack.class_names[label]}, by convcrf"
+
+    given = fitted.read(results / "fit/tiny/net/convcrf.npz")
+    expected = ["image, truth"]
+    for number in (0, 1, 2, 5):
+        chosen = Settings(given.settings.plain() | {"iterations": number})
+        system = systems.build(chosen, 4, torch.device("cpu"), given.state)
+        labels = system.refine(sample.image, cache.unaries(sample.name, sample.image))
+        iou = 100 * overlap.iou(overlap.confusion(sample.truth, labels, 4))[label]
+        expected.append(f"<b>iteration {number}</b><br>IoU {iou:.1f}")
+    assert captions == expected
+    assert len(set(expected)) == 5
+    assert re.search(r"score −\d+\.\d to −?\d+\.\d", html) and "belief 0 to 1" in html
+
+
+def test_mean_field_is_shown_of_the_first_system_that_runs_it(copy):
+    without = {"system": "unary", "state": {}, "curve": []}
+    builders.fitted(copy / "results/fit/tiny/net/convcrf.npz", **without)
+    assert report.main(report_args(copy)) == 0
+    shown = steps_of((copy / "page/index.html").read_text(encoding="utf-8"))
+    assert [title.rpartition(" ")[2] for title, _ in shown] == ["fullcrf", "convcrf"]
+    for run in ("net/fullcrf", "tuned/convcrf"):
+        builders.fitted(copy / f"results/fit/tiny/{run}.npz", **without)
+    assert report.main(report_args(copy)) == 0
+    assert "Mean field" not in (copy / "page/index.html").read_text(encoding="utf-8")
+
+
+def test_report_wants_the_unaries(copy, capsys):
+    shutil.rmtree(copy / "results/cache/tiny/tuned")
+    assert report.main(report_args(copy)) == 2
+    error = capsys.readouterr().err
+    assert "tuned on tiny: found no unaries, expected those that the labels were made of; run `cache` again" in error
+
+
+def test_the_class_that_gains_most_is_one_of_the_truth():
+    before = np.array([[8, 0, 0, 2], [4, 4, 0, 0], [2, 0, 8, 0], [0, 0, 0, 0]])
+    assert report.most_gained(before, np.diag([10, 8, 10, 0])) == 0 == overlap.iou(before)[:3].argmin()
+    assert report.most_gained(before, np.array([[6, 0, 0, 4], [0, 8, 0, 0], [0, 0, 10, 0], [0, 0, 0, 0]])) == 1
+    # Class 3 is in the labels alone: no overlap before and none after, while all of the truth lose.
+    worse = np.array([[1, 0, 0, 9], [5, 3, 0, 0], [9, 0, 1, 0], [0, 0, 0, 0]])
+    grown = overlap.iou(worse) - overlap.iou(before)
+    assert grown.argmax() == 3
+    assert report.most_gained(before, worse) == grown[:3].argmax() == 1
+
+
+def test_a_fit_that_searched_shows_its_surface(copy, html):
+    assert "Search of" not in html
+    builders.fitted(copy / "results/fit/tiny/net/convcrf.npz", curve=builders.search())
+    assert report.main(report_args(copy)) == 0
+    page = (copy / "page/index.html").read_text(encoding="utf-8")
+    assert "Search of convcrf: mean IoU on the grid of the first round" in page
+    assert "with 61.00 % on 10 images." in page
+    assert {path.name for path in (copy / "page/figures").glob("*.convcrf.fit.*")} == {
+        "tiny.net.convcrf.fit.svg",
+        "tiny.net.convcrf.fit.best.svg",
+        "tiny.tuned.convcrf.fit.svg",
+    }
 
 
 def test_report_repeats_to_the_byte(whole, html):

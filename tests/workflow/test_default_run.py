@@ -109,6 +109,12 @@ def test_fine_tuning_at_learning_rate_0_does_not_pass_for_one(rows, tmp_path):
         lowered(change)
 
 
+def test_the_page_is_light_and_shows_mean_field(rows):
+    page = (RESULTS / "report/embedded/index.html").read_text(encoding="utf-8")
+    assert len(page) < 1.5e6
+    assert page.count("<b>iteration 0</b>") == len({name.split("/")[0] for name in rows})
+
+
 def test_every_stage_stays_under_6_gib(rows):
     peaks = {}
     for path in RESULTS.rglob("*.time.tsv"):

@@ -29,7 +29,7 @@ rule report:
         runtime=60,
     params:
         images=config["gallery"],
-        code=source_hash("pipeline.report"),
+        code=lambda w: source_hash("pipeline.report", *{system_source(run.system) for run in RUNS[w.runs]}),
     shell:
         r"""
         python -m pipeline.report --runs {input.runs:q} --table {input.table:q} --results results \
