@@ -124,9 +124,7 @@ def test_score_refuses_bands_of_void_where_there_is_none(tmp_path, capsys, trima
     assert status == (2 if trimap == "void" else 0)
     assert (results / "score/tiny/net/unary.h5").exists() == (trimap == "label_edges")
     if trimap == "void":
-        said = (
-            "tiny.h5: found no pixel near void, though its trimap is 'void', expected void along"
-        )
+        said = "tiny.h5: found no pixel near void, though its trimap is 'void', expected void along"
         assert said in (line := capsys.readouterr().err.splitlines()[-1])
         assert "set `trimap: label_edges` in the pack's settings and pack again" in line
 
