@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import systems
+from pipeline import nets, systems
 from pipeline.algorithms import iterations
 from pipeline.core import device, files, layout, stage, stamp
 from pipeline.core.errors import DataError
+from pipeline.core.settings import Settings
 from pipeline.figures import gallery, palette, sections, stepwise, words
 from pipeline.figures.page import element, fill, text
 from pipeline.formats import confusions, fitted, tables
@@ -57,7 +58,7 @@ def run(args):
         ("By class and near boundaries", "".join(quality)),
         ("Pictures", gallery.difference_key() + "".join(pictures)),
         ("Mean field, step by step", element("p", text(stepwise.EXPLAINED)) + "".join(steps) if any(steps) else ""),
-        ("Training and fitting", "".join(training)),
+        ("Training and fitting", show_networks(packs, networks, args.results) + "".join(training)),
         ("Origin", sections.origin(origins)),
     ]
     title = f"Results of {Path(args.runs).stem}"
@@ -206,6 +207,25 @@ def read_unaries(row, pack, results):
     cache = Cache(paths)
     cache.belongs_to(pack)
     return cache
+
+
+def show_networks(packs, networks, results):
+    """Return what the networks are that were built from settings of their own: "" if there are none."""
+    told = {}
+    for (pack, net), members in networks.items():
+        paths = members[0].unaries(results)
+        chosen = Settings(Cache(paths).stores[0].stamp["settings"]) if paths else {}
+        if "network" in chosen:
+            facts = nets.facts(chosen.network, packs[pack].classes)
+            told[f"{net} on {pack}"] = facts, training_speed(members[0], chosen, results)
+    return sections.networks(told) if told else ""
+
+
+def training_speed(row, chosen, results):
+    """Return images a second in the steps of a network's training, or None if it was not trained here."""
+    epochs = [epoch for path in row.histories(results) for epoch in tables.read_history(path)]
+    seconds = sum(epoch.get("seconds", 0) for epoch in epochs)
+    return epochs[-1]["steps"] * chosen.train.batch / seconds if seconds and "train" in chosen else None
 
 
 def show_training(name, members, colours, figures, results):

@@ -82,9 +82,19 @@ def scores_of(truth, classes, *, seed, stride=4, noise=1.0):
 
 
 def unaries(
-    path, pack, *, splits=("heldout", "val"), stride=4, noise=1.0, kind="logits", grid="cells", names=None, seed=0
+    path,
+    pack,
+    *,
+    splits=("heldout", "val"),
+    stride=4,
+    noise=1.0,
+    kind="logits",
+    grid="cells",
+    names=None,
+    seed=0,
+    net=None,
 ):
-    """Write the unaries of a pack's images, `names` or those of `splits`, as one shard."""
+    """Write the unaries of a pack's images, `names` or those of `splits`, as one shard; `net` are its settings."""
     opened = Pack(pack)
     names = names or [name for split in splits for name in opened.names(split)]
     with unary_stores.writer(
@@ -96,7 +106,7 @@ def unaries(
         grid=grid,
         dtype="float32",
         pack_digest=opened.digest,
-        stamp=stamp("cache", seed=seed),
+        stamp=stamp("cache", seed=seed, settings=net or {}),
     ) as out:
         for number, name in enumerate(names):
             read = opened.sample(name)
@@ -164,6 +174,7 @@ def history(path, epochs=8):
             "loss": 2 / epoch,
             "lr": 0.01 / epoch,
             "heldout_miou": None if epoch % 2 else 60 - 40 / epoch,
+            "seconds": 2.5,
         }
         for epoch in range(1, epochs + 1)
     ]

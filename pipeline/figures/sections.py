@@ -111,6 +111,28 @@ def quality(name, pack, ious, rows, colours, figures):
     return shown
 
 
+def networks(told):
+    """Return a table of networks.
+
+    Parameters
+    ----------
+    told : dict of str to (dict of str to (int or str), float or None)
+        By name: facts by heading, as `pipeline.nets.facts` gives them, and images a second in training's steps.
+    """
+    heads = dict.fromkeys(head for known, _ in told.values() for head in known)
+    rows = [
+        [text(name), *(_fact(head, known.get(head)) for head in heads), "–" if speed is None else f"{speed:.1f}"]
+        for name, (known, speed) in told.items()
+    ]
+    return table(["network", *map(text, heads), "images a second<br>in training"], rows)
+
+
+def _fact(head, value):
+    if value is None:
+        return "–"
+    return f"{value / 1e6:.2f}&nbsp;M" if head == "parameters" else text(str(value))
+
+
 def training(name, histories, figures):
     """Draw the loss and the held-out score of a network's trainings: histories by name, lists of epochs."""
     shown, colours = "", {stem: 1 + place for place, stem in enumerate(histories)}

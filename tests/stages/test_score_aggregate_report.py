@@ -7,8 +7,9 @@ import builders
 import numpy as np
 import pytest
 import torch
+from tiny import NETWORK, TRAINED, TUNED
 
-from pipeline import aggregate, report, score, systems
+from pipeline import aggregate, nets, report, score, systems
 from pipeline.core.settings import Settings
 from pipeline.figures import sections
 from pipeline.formats import confusions, fitted, tables
@@ -55,7 +56,7 @@ def whole(tmp_path_factory):
         net, system = run.split("/")
         cache = results / f"cache/tiny/{net}/0.zarr"
         if not cache.exists():
-            builders.unaries(cache, pack, noise=1.5)
+            builders.unaries(cache, pack, noise=1.5, net=TRAINED if net == "net" else TUNED)
         builders.labels(results / f"refine/tiny/{run}.zarr", pack, cache, sharpen=sharpen, system=system)
         learnt = {"state": {}, "curve": []} if system == "unary" else {}
         builders.fitted(results / f"fit/tiny/{run}.npz", system=system, **learnt)
@@ -226,6 +227,16 @@ def test_an_untrained_network_is_named(tmp_path, capsys):
     assert aggregate.main(aggregate_args(tmp_path)) == 0
     assert row_of(tmp_path, "net/unary")["note"] == "untrained"
     assert "warning: net on tiny is not better than its most frequent class everywhere" in capsys.readouterr().err
+
+
+def test_networks_are_told_with_their_speed(html):
+    known = nets.facts(Settings(NETWORK), 4)
+    assert f"<td>{known['parameters'] / 1e6:.2f}&nbsp;M</td>" in html
+    # 80 steps of 4 images in 8 epochs of 2.5 s.
+    row = html[html.index("<td>resnet_fcn</td>") :].partition("</tr>")[0]
+    assert row.endswith("<td>16.0</td>")
+    # What was fine-tuned has no settings of a network of its own.
+    assert html.count("<td>resnet_fcn</td>") == 1
 
 
 def test_one_class_everywhere_is_what_counting_such_labels_gives(whole):

@@ -29,7 +29,11 @@ rule report:
         runtime=60,
     params:
         images=config["gallery"],
-        code=lambda w: source_hash("pipeline.report", *{system_source(run.system) for run in RUNS[w.runs]}),
+        code=lambda w: source_hash(
+            "pipeline.report",
+            *{system_source(run.system) for run in RUNS[w.runs]},
+            *{network_source(run.net) for run in RUNS[w.runs]},
+        ),
     shell:
         r"""
         python -m pipeline.report --runs {input.runs:q} --table {input.table:q} --results results \
