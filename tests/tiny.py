@@ -86,6 +86,7 @@ DEEPLAB = {
         "theta_alpha": {"first": 5, "last": 5, "step": 1},
         "theta_beta": {"first": 10, "last": 40, "step": 30},
         "halvings": 1,
+        "rounds": 9,
         "judging": {"name": "all"},
     },
 }

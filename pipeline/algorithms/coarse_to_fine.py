@@ -43,7 +43,7 @@ def grid(axes):
     return list(itertools.product(*(values(name, axis) for name, axis in axes.items())))
 
 
-def search(axes, halvings, judge):
+def search(axes, halvings, rounds, judge):
     """Search for the point of the highest mean IoU.
 
     Parameters
@@ -54,6 +54,8 @@ def search(axes, halvings, judge):
         move, all steps are halved. So a best point on a face of the grid is followed beyond it.
     halvings : int
         How often; the search ends when the best did not move after the last.
+    rounds : int
+        How many at most: on a plateau the best may move for long and gain next to nothing.
     judge : callable
         Takes points and the round's number; returns a Judged for each, in their order.
 
@@ -64,7 +66,7 @@ def search(axes, halvings, judge):
     """
     steps = [float(axis["step"]) for axis in axes.values()]
     new, tried, known = grid(axes), set(), []
-    for number in itertools.count(1):
+    for number in range(1, rounds + 1):
         judged = judge(new, number)
         tried |= set(new)
         known += judged

@@ -34,7 +34,8 @@ class System(refiners.GradientSystem):
 
             return coarse_to_fine.judge(points, number, count, len(names), *self._first(len(names)))
 
-        for judged in coarse_to_fine.search(axes, self.settings.search.halvings, judge):
+        chosen = self.settings.search
+        for judged in coarse_to_fine.search(axes, chosen.halvings, chosen.rounds, judge):
             for one in judged:
                 known.append(one)
                 yield _told(len(known), one)

@@ -26,7 +26,7 @@ def bowl(peak):
 
 def run(axes, halvings, judged):
     """Return the rounds, and the best of all."""
-    rounds = list(search(axes, halvings, judged))
+    rounds = list(search(axes, halvings, 99, judged))
     return rounds, best(list(itertools.chain(*rounds)))
 
 
@@ -87,6 +87,11 @@ def test_the_search_ends_after_the_halvings_asked_for():
     rounds, _ = run({"x": axis(1, 5, 2)}, 2, bowl((3,)))
     assert [[one.point for one in judged] for judged in rounds] == [[(1,), (3,), (5,)], [(2,), (4,)], [(2.5,), (3.5,)]]
     assert [one.round for judged in rounds for one in judged] == [1, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_search_ends_after_the_rounds_asked_for():
+    rounds = list(search({"x": axis(1, 5)}, 9, 3, bowl((50,))))
+    assert [[one.point for one in judged] for judged in rounds] == [[(1,), (2,), (3,), (4,), (5,)], [(6,)], [(7,)]]
 
 
 def test_the_best_is_one_judged_on_most_images():

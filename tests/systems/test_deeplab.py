@@ -145,6 +145,7 @@ def test_the_paper_s_search_is_that_of_section_5():
         "theta_alpha": {"first": 50, "last": 100, "step": 10},
         "theta_beta": {"first": 3, "last": 10, "step": 1},
         "halvings": 4,
+        "rounds": 30,
         "judging": {"name": "all"},
     }
     assert (chosen.iterations, chosen.smoothness_weight, chosen.theta_gamma) == (10, 3.0, 3.0)
