@@ -27,7 +27,7 @@ def told(halvings=1, keep=0.4):
 
         return coarse_to_fine.judge(points, number, count, 9, 2, keep)
 
-    for judged in coarse_to_fine.search(axes, halvings, judge):
+    for judged in coarse_to_fine.search(axes, halvings, 99, judge):
         known += judged
     return known, [deeplab._told(step, one) for step, one in enumerate(known, start=1)]
 

@@ -21,7 +21,11 @@ def test_a_table_is_a_target(tmp_path, table):
         wanted = [f"{stage} pack={run.pack}, net={run.net}, system={run.system}" for run in runs]
         assert [job for job in jobs if job.split()[0] == stage] == sorted(wanted)
     assert {f"aggregate runs={table}", f"report runs={table}", table} <= set(jobs)
-    assert jobs == planned(folder, "--config", f"runs={table}", "--", table)
+
+
+def test_a_table_is_planned_alike_when_it_is_the_run(tmp_path):
+    folder, table = small_copy(tmp_path / "run"), "table_deeplab_1"
+    assert planned(folder, table) == planned(folder, "--config", f"runs={table}", "--", table)
 
 
 def test_a_table_of_noisy_truth_trains_nothing(tmp_path):
