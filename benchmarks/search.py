@@ -29,7 +29,7 @@ AXES = {
     "theta_beta": (3.0, 5.0, 7.0, 10.0),
     "appearance_weight": {"first": 5, "last": 10, "step": 1},
 }
-FIRST, KEEP = 1, 0.3  # of halving: on one image all points, on three times as many the best third, and so on
+FIRST, KEEP = 1, 0.25  # of halving: on one image all points, on four times as many the best quarter, and so on
 WHOLE_POINTS, WHOLE_IMAGES, WHOLE_FIRST = 288, 200, 10
 
 
