@@ -6,6 +6,7 @@ one line                  JSON: key; shape and values of an int64 array, flat; c
 
 import hashlib
 import json
+import os
 import zlib
 from pathlib import Path
 
@@ -60,10 +61,8 @@ class Journal:
     def _drop_torn_end(self):
         """Cut off what a killed process left of a line, so that the next one begins on its own."""
         if self.path.is_file():
-            content = self.path.read_bytes()
-            whole = content[: content.rfind(b"\n") + 1]
-            if len(whole) < len(content):
-                self.path.write_bytes(whole)
+            # In one step: another kill must not take the whole lines with it.
+            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)
 
 
 def _text(key):
