@@ -161,14 +161,25 @@ def _end_with_parent():
     if not parent.isdecimal():
         return
 
+    end_when(lambda: not _is_there(int(parent)))
+
+
+def end_when(gone):
+    """End this process soon after `gone`, asked again and again, is true."""
+
     def watch():
-        while True:
-            try:
-                os.kill(int(parent), 0)
-            except ProcessLookupError:
-                os._exit(INTERRUPTED)
-            except PermissionError:
-                pass
+        while not gone():
             time.sleep(0.5)
+        os._exit(INTERRUPTED)
 
     threading.Thread(target=watch, daemon=True, name="parent watch").start()
+
+
+def _is_there(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -2,12 +2,12 @@
 
 import multiprocessing
 import os
-import threading
-import time
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
+
+from pipeline.core import stage
 
 AHEAD = 3  # tasks handed out per process before the first result is waited for
 
@@ -55,16 +55,10 @@ def results(work, tasks, opens, *, workers, threads):
 
 def _begin(opens, threads, parent):
     global _opened
-    threading.Thread(target=_end_with, args=(parent,), daemon=True, name="parent watch").start()
+    stage.end_when(lambda: os.getppid() != parent)
     torch.set_num_threads(threads)
     _opened = opens()
 
 
 def _work(work, task):
     return work(_opened, task)
-
-
-def _end_with(parent):
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
