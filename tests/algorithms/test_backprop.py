@@ -5,38 +5,21 @@ import copy
 import builders
 import numpy as np
 import pytest
+import tiny
 import torch
 from observe import untimed
 from torch import nn
 
-from pipeline.algorithms import backprop, refiners
+from pipeline.algorithms import backprop
 from pipeline.algorithms.batches import Views
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.core.settings import Settings
-from pipeline.core.unaries import Unaries
 
 NAMES = tuple(f"image_{number}" for number in range(7))
 SAMPLES = {name: builders.sample(name, seed, (14, 16)) for seed, name in enumerate(NAMES)}
-JITTER = {"brightness": 0.1, "contrast": 0.2, "saturation": 0.2, "hue": 0.02}
 CONSTANT = {"name": "constant"}
 SCALING = Settings({"channels": "rgb", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]})
-LOOP = {
-    "loss": "cross_entropy",
-    "epochs": 3,
-    "batch": 2,
-    "crop": [12, 12],
-    "optimiser": {"name": "adam"},
-    "learning_rate": 1e-2,
-    "classifier_rate": 1,
-    "bias_rate": 1,
-    "schedule": {"name": "squared_poly", "power": 0.9},
-    "weight_decay": 1e-3,
-    "learns": ["backbone", "classifier"],
-    "precision": "float32",
-    "normalisation": "trained",
-    "heldout_every": 0,
-    "augmentation": {"flip": True, "rotation": 10, "resize": [0.8, 1.25], "jitter": JITTER},
-}
+LOOP = tiny.LOOP | {"epochs": 3, "batch": 2, "crop": [12, 12], "learning_rate": 1e-2, "weight_decay": 1e-3}
 
 
 class Network(nn.Module):
@@ -311,55 +294,3 @@ def test_segmenter_feeds_levels_and_log_probabilities_to_its_system():
     assert torch.equal(levels, images * 255)
     # Probabilities of 4 classes add up to 1 within a few float32 roundings.
     assert (log_probability.exp().sum(dim=1) - 1).abs().max() < 1e-6
-
-
-class Scale(nn.Module):
-    """A system with one number."""
-
-    def __init__(self):
-        super().__init__()
-        self.factor = nn.Parameter(torch.tensor(0.1))
-
-    def forward(self, images, log_probability):
-        return self.factor * log_probability
-
-
-def fit_scale(samples, seed=0, epochs=4, batch=2):
-    module = Scale()
-    settings = Settings({"loss": "cross_entropy", "epochs": epochs, "batch": batch, "learning_rate": 0.1})
-    values = refiners.fit(
-        module, samples, settings, seed, torch.device("cpu"), lambda: {"factor": module.factor.item()}
-    )
-    return list(values), module
-
-
-def labelled(count=3):
-    samples = [builders.sample(str(seed), seed, (10, 12)) for seed in range(count)]
-    scores = [builders.scores_of(sample.truth, 4, seed=9, stride=2, noise=0.1) for sample in samples]
-    return [
-        (s, Unaries(torch.from_numpy(score), "logits", 2, "cells")) for s, score in zip(samples, scores, strict=True)
-    ]
-
-
-def test_fit_of_given_unaries_tells_each_step():
-    curve, module = fit_scale(labelled())
-    assert [entry["step"] for entry in curve] == list(range(1, 9))
-    assert {entry["steps"] for entry in curve} == {8}
-    assert curve[0]["factor"] == pytest.approx(0.1)
-    assert curve[-1]["loss"] < curve[0]["loss"]
-    assert module.factor.item() > 0.1
-
-
-def test_fit_of_given_unaries_depends_on_the_seed_alone():
-    torch.manual_seed(1)
-    first, _ = fit_scale(labelled())
-    torch.manual_seed(2)
-    assert fit_scale(labelled())[0] == first
-    assert fit_scale(labelled(), seed=1)[0] != first
-
-
-def test_fit_of_given_unaries_stops_at_a_loss_that_is_not_finite():
-    sample, unaries = labelled(1)[0]
-    unaries.scores[0, 0, 0] = float("nan")
-    with pytest.raises(DataError, match=r"fit, step 1: found a loss of nan, expected a finite one"):
-        fit_scale([(sample, unaries)])
