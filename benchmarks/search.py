@@ -44,17 +44,16 @@ def counter(labelled, names, apart, spent):
     chosen = settings.read(ROOT / "config/systems/deeplab_paper.yaml", "systems")
     work = deeplab.Counting(chosen, torch.device("cpu"))
 
+    def timed(tasks):
+        for name, group in tasks:
+            begun = time.perf_counter()
+            counts = work(*labelled.of(name), group)
+            spent.append(time.perf_counter() - begun)
+            yield (name, group), counts
+
     def count(alive, part):
-        totals = dict.fromkeys(alive, 0)
-        for name in names[part]:
-            groups = [(point,) for point in alive] if apart else [group for _, group in deeplab.tasks([name], alive)]
-            for group in groups:
-                begun = time.perf_counter()
-                counts = work(*labelled.of(name), group)
-                spent.append(time.perf_counter() - begun)
-                for point, margins in zip(group, counts, strict=True):
-                    totals[point] = totals[point] + margins
-        return np.stack([totals[point] for point in alive])
+        single = [(name, (point,)) for name in names[part] for point in alive]
+        return deeplab.summed(alive, timed(single if apart else deeplab.tasks(names[part], alive)))
 
     return count
 

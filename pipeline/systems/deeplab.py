@@ -63,11 +63,7 @@ class System(refiners.GradientSystem):
 
     def _count(self, samples, names, points):
         """Return the margins of points, summed over images: (points, 3, C)."""
-        totals = dict.fromkeys(points, 0)
-        for (_, group), counts in self._each(samples, tasks(names, points)):
-            for point, margins in zip(group, counts, strict=True):
-                totals[point] = totals[point] + margins
-        return np.stack([totals[point] for point in points])
+        return summed(points, self._each(samples, tasks(names, points)))
 
     def _each(self, samples, tasks):
         plain = self.settings.plain()
@@ -102,6 +98,15 @@ class Counting:
 
     def _weights(self, point, classes):
         return FullCRF(self.settings, dict(zip(SEARCHED, point, strict=True))).to(self.device).weights(classes)
+
+
+def summed(points, done):
+    """Sum over images what was counted, `done` being (task, margins of its points): (points, 3, C), in their order."""
+    totals = dict.fromkeys(points, 0)
+    for (_, group), counts in done:
+        for point, margins in zip(group, counts, strict=True):
+            totals[point] = totals[point] + margins
+    return np.stack([totals[point] for point in points])
 
 
 def tasks(names, points):
