@@ -1,0 +1,60 @@
+"""Scoring: counts, their repetition, refusals."""
+
+import builders
+import numpy as np
+import pytest
+from scored import WIDTHS, ScoredRuns
+
+from pipeline.formats import confusions
+from pipeline.formats.labels import Labels
+from pipeline.formats.packs import Pack
+from pipeline.metrics import overlap
+
+RUN = "net/convcrf"
+
+
+def test_score_counts_what_the_metrics_count(whole):
+    pack, labels = Pack(whole.pack), Labels(whole.file("refine", RUN, "zarr"))
+    found = confusions.Score(whole.file("score", RUN, "h5"))
+    counts, exact = np.concatenate(list(found.parts("all"))), np.concatenate(list(found.parts("exact")))
+    assert found.names == pack.names("val")
+    for place, name in enumerate(found.names):
+        made = pack.sample(name)
+        array = labels.labels(name, made.truth)
+        np.testing.assert_array_equal(counts[place], overlap.confusion(made.truth, array, 4))
+        np.testing.assert_array_equal(exact[place], overlap.confusion(made.exact, array, 4))
+    assert found.settings["system"] == "convcrf"
+    assert found.widths == WIDTHS
+    assert found.stamp["inputs"] == {"pack": pack.digest, "labels": labels.digest}
+
+
+def test_score_repeats_to_the_byte(copy):
+    path = copy.file("score", RUN, "h5")
+    before = path.read_bytes()
+    assert copy.score(RUN) == 0
+    assert path.read_bytes() == before
+
+
+def test_score_refuses_labels_of_another_pack(copy, capsys):
+    builders.pack(copy.pack, seed=9)
+    assert copy.score(RUN) == 2
+    assert "convcrf.zarr: found labels of another pack, expected those of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trimap", ["void", "label_edges"])
+def test_score_refuses_bands_of_void_where_there_is_none(tmp_path, capsys, trimap):
+    runs = ScoredRuns(tmp_path)
+    builders.pack(runs.pack, trimap=trimap, void=False)
+    runs.label("net/unary")
+    assert runs.score("net/unary") == (2 if trimap == "void" else 0)
+    assert runs.file("score", "net/unary", "h5").exists() == (trimap == "label_edges")
+    if trimap == "void":
+        said = "tiny.h5: found no pixel near void, though its trimap is 'void', expected void along"
+        assert said in (line := capsys.readouterr().err.splitlines()[-1])
+        assert "set `trimap: label_edges` in the pack's settings and pack again" in line
+
+
+def test_score_wants_rising_widths(whole, tmp_path, capsys):
+    assert whole.score(RUN, widths=(4, 2), output=tmp_path / "score.h5") == 2
+    assert "--widths: found 4 2, expected rising widths; sort them" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
