@@ -17,6 +17,7 @@ from pipeline.algorithms import prediction
 from pipeline.algorithms.noisy_truth import noisy_truth
 from pipeline.core import device, files, settings, stage, stamp
 from pipeline.core.errors import DataError, SettingsError
+from pipeline.core.grids import Grid
 from pipeline.core.settings import Settings
 from pipeline.core.unaries import check
 from pipeline.formats import packs, unaries, weights
@@ -45,10 +46,8 @@ class Source:
         Takes a Sample, returns its scores: Tensor of shape (C, h, w), float32, on the CPU.
     kind : str
         One of `core.unaries.KINDS`.
-    stride : int
-        Pixels between two scores.
-    grid : str
-        One of `core.unaries.GRIDS`.
+    grid : Grid
+        Where the scores stand in the image.
     origin : str
         Names the source in errors.
     made_of : dict
@@ -57,8 +56,7 @@ class Source:
 
     scores: Callable
     kind: str
-    stride: int
-    grid: str
+    grid: Grid
     origin: str
     made_of: dict
 
@@ -84,7 +82,6 @@ def run(args):
         names=names,
         class_names=pack.class_names,
         kind=source.kind,
-        stride=source.stride,
         grid=source.grid,
         dtype=net.cache.dtype,
         pack_digest=pack.digest,
@@ -111,7 +108,6 @@ def network(args, net, pack, where):
     return Source(
         scores=lambda sample: prediction.logits(model, sample.image, scaling, where)[0].cpu(),
         kind="logits",
-        stride=model.stride,
         grid=model.grid,
         origin=args.weights,
         made_of={
@@ -132,7 +128,7 @@ def noise(args, net, pack):
         return torch.from_numpy(made)
 
     made_of = {"inputs": {"pack": pack.digest}, "seed": args.seed}
-    return Source(scores, kind=net.kind, stride=1, grid="cells", origin=args.net, made_of=made_of)
+    return Source(scores, kind=net.kind, grid=Grid("cells", 1), origin=args.net, made_of=made_of)
 
 
 def load(args, net, pack):

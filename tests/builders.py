@@ -10,8 +10,8 @@ import torch
 from scipy import ndimage
 
 from pipeline.core import settings
+from pipeline.core.grids import Grid
 from pipeline.core.sample import Sample
-from pipeline.core.unaries import resize
 from pipeline.formats import fitted as fitted_files
 from pipeline.formats import labels as label_stores
 from pipeline.formats import packs
@@ -20,6 +20,7 @@ from pipeline.formats.packs import Pack
 
 CLASS_NAMES = ("ground", "leaf", "berry", "stone", "water")
 SIZES = ((24, 32), (30, 21), (17, 40), (33, 33), (20, 26), (28, 23))  # rows, cols
+CELLS = Grid("cells", 4)
 SPLITS = {"train": 2, "heldout": 2, "val": 6}
 VOID = 255
 COLOURS = np.array([[90, 70, 50], [60, 140, 60], [170, 40, 70], [130, 130, 140], [50, 90, 170]], np.float64)
@@ -76,7 +77,7 @@ def scores_of(truth, classes, *, seed, stride=4, noise=1.0):
     """Return logits (C h w) float32 at `stride`: the truth blurred, with smooth noise; void tells nothing."""
     height, width = (-(-size // stride) for size in truth.shape)
     hot = np.stack([(truth == label).astype(np.float32) for label in range(classes)])
-    coarse = resize(torch.from_numpy(hot)[None], height, width, stride, "cells")[0].numpy()
+    coarse = Grid("cells", stride).resize(torch.from_numpy(hot)[None], height, width)[0].numpy()
     drawn = smooth(np.random.default_rng(seed), coarse.shape, 0.7)
     return (4 * coarse + noise * drawn).astype(np.float32)
 
@@ -86,10 +87,9 @@ def unaries(
     pack,
     *,
     splits=("heldout", "val"),
-    stride=4,
     noise=1.0,
     kind="logits",
-    grid="cells",
+    grid=CELLS,
     names=None,
     seed=0,
     net=None,
@@ -102,7 +102,6 @@ def unaries(
         names=names,
         class_names=opened.class_names,
         kind=kind,
-        stride=stride,
         grid=grid,
         dtype="float32",
         pack_digest=opened.digest,
@@ -110,7 +109,7 @@ def unaries(
     ) as out:
         for number, name in enumerate(names):
             read = opened.sample(name)
-            scores = scores_of(read.truth, opened.classes, seed=seed * 1000 + number, stride=stride, noise=noise)
+            scores = scores_of(read.truth, opened.classes, seed=seed * 1000 + number, stride=grid.stride, noise=noise)
             unary_stores.put(out, name, _as_kind(scores, kind), read.image, "float32")
     return path
 

@@ -12,7 +12,6 @@ from pipeline.algorithms.losses import LOSSES
 from pipeline.algorithms.prediction import full_size
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.core.settings import nearest
-from pipeline.core.unaries import standing
 
 
 class Segmenter(nn.Module):
@@ -34,6 +33,9 @@ class Segmenter(nn.Module):
     def __init__(self, network, scaling, refiner=None, loss_at="pixels"):
         super().__init__()
         self.network, self.scaling, self.refiner, self.loss_at = network, scaling, refiner, loss_at
+        if loss_at == "entries" and network.grid.origin:
+            expected = "'pixels', as some of this network's entries stand beyond the image"
+            raise SettingsError("key 'loss_at'", "'entries'", expected, "set it to pixels")
 
     def forward(self, images):
         """Return scores, float32, of images (B 3 H W), float32, RGB 0..1: (B C H W), or at the entries (B C h w)."""
@@ -50,7 +52,7 @@ class Segmenter(nn.Module):
         """Return the truth (B H W) where the scores are."""
         if self.loss_at == "pixels":
             return truth
-        rows, cols = (standing(size, self.network.stride, self.network.grid) for size in truth.shape[1:])
+        rows, cols = (self.network.grid.standing(size) for size in truth.shape[1:])
         return truth[:, rows][:, :, cols]
 
 

@@ -5,7 +5,6 @@ import torch
 from torch.nn import functional
 
 from pipeline.algorithms.batches import scaled
-from pipeline.core.unaries import resize
 
 
 def as_input(image, scaling, device):
@@ -15,20 +14,18 @@ def as_input(image, scaling, device):
 
 
 def reached(images, network):
-    """Return scaled images (B 3 H W), enlarged so that entries which are points stand on both sides of every pixel.
+    """Return scaled images (B 3 H W), enlarged so that entries stand on both sides of every pixel.
 
     What is added, below and to the right, is 0: the mean colour.
     """
-    if network.grid == "cells":
-        return images
-    missing = [-(size - 1) % network.stride for size in images.shape[-2:]]
+    missing = [network.grid.missing(size) for size in images.shape[-2:]]
     return functional.pad(images, (0, missing[1], 0, missing[0]))
 
 
 def full_size(network, images):
     """Return a network's logits, float32, at the size of its images (B 3 H W), which are scaled."""
     scores = network(reached(images, network)).float()
-    return resize(scores, *images.shape[-2:], network.stride, network.grid)
+    return network.grid.resize(scores, *images.shape[-2:])
 
 
 def logits(network, image, scaling, device):

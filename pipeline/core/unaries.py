@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from pipeline.core.errors import DataError
+from pipeline.core.grids import Grid
 
 KINDS = ("logits", "probability", "neg_log_probability")
-GRIDS = ("cells", "points")
 SMALLEST = 1e-20  # probabilities are clipped here before the logarithm; smaller ones carry no information
 
 
@@ -22,66 +21,25 @@ class Unaries:
         One map per class, h × w the size of the network's output.
     kind : {"logits", "probability", "neg_log_probability"}
         What the numbers are. Only `log_probability` reads it, so no system can mix kinds up.
-    stride : int
-        Pixels between two entries.
-    grid : {"cells", "points"}
-        Where the entries stand in the image, see `resize`.
+    grid : Grid
+        Where the entries stand in the image.
     """
 
     scores: torch.Tensor
     kind: str
-    stride: int
-    grid: str
+    grid: Grid
 
     def log_probability(self, height, width):
         """Return log p(class) at image size: Tensor of shape (C, height, width), float32.
 
         Scores are resized as they are, as in training; then normalised.
         """
-        scores = resize(self.scores[None], height, width, self.stride, self.grid)[0]
+        scores = self.grid.resize(self.scores[None], height, width)[0]
         if self.kind == "logits":
             return scores.log_softmax(dim=0)
         if self.kind == "probability":
             return scores.clamp_min(SMALLEST).log().log_softmax(dim=0)
         return (-scores).log_softmax(dim=0)
-
-
-def resize(scores, height, width, stride, grid):
-    """Resize scores bilinearly to image size.
-
-    Parameters
-    ----------
-    scores : Tensor of shape (B, C, h, w)
-    height, width : int
-        Of the image, px.
-    stride : int
-        Pixels between two entries of the scores.
-    grid : {"cells", "points"}
-        Where the entries stand. cells: each in the middle of one of h × w cells that share the image; torch says
-        corners not aligned. points: entry (row, col) on the pixel (row · stride, col · stride); corners aligned, for
-        those who enlarge to (h − 1) · stride + 1. Pixels beyond the last entry have its value.
-
-    Returns
-    -------
-    Tensor of shape (B, C, height, width)
-    """
-    if scores.shape[-2:] == (height, width):
-        return scores
-    if grid == "cells":
-        return F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-    sizes = zip((height, width), scores.shape[-2:], strict=True)
-    beyond = [max(0, -(-(size - 1) // stride) + 1 - has) for size, has in sizes]
-    scores = F.pad(scores, (0, beyond[1], 0, beyond[0]), mode="replicate")
-    reach = [(has - 1) * stride + 1 for has in scores.shape[-2:]]
-    return F.interpolate(scores, size=reach, mode="bilinear", align_corners=True)[..., :height, :width]
-
-
-def standing(size, stride, grid):
-    """Return the pixels, rows or cols, that the ⌈size / stride⌉ entries along an axis stand for: Tensor (n,), int64."""
-    count = -(-size // stride)
-    if grid == "cells":
-        return ((torch.arange(count) + 0.5) * size / count).long()
-    return torch.arange(count) * stride
 
 
 def check(scores, kind, where):

@@ -1,30 +1,31 @@
 """Unaries: the scores of one network for many images, in one or several Zarr stores (shards).
 
-STORE             attributes: kind, class_names, stride, grid, dtype, pack_digest, stamp, digest, names
+STORE             attributes: kind, class_names, grid (kind, stride, origin), dtype, pack_digest, stamp, digest, names
 STORE/NAME        (C h w) float16 or float32 at the network's stride; attributes: image_size (rows, cols),
                   image_sha256, max_error (of storing in `dtype`), sha256
 """
 
+import dataclasses
 import hashlib
 
 import numpy as np
 import torch
 
 from pipeline.core.errors import DataError
+from pipeline.core.grids import Grid
 from pipeline.core.unaries import Unaries, check
 from pipeline.formats import stores
 
-FORMAT = "edgewise unaries 2"
+FORMAT = "edgewise unaries 3"
 DTYPES = {"float16": np.float16, "float32": np.float32}
 
 
-def writer(path, *, names, class_names, kind, stride, grid, dtype, pack_digest, stamp):
+def writer(path, *, names, class_names, kind, grid, dtype, pack_digest, stamp):
     """Return a context that yields a `stores.Writer`; fill it with `put`."""
     attributes = {
         "kind": kind,
         "class_names": list(class_names),
-        "stride": stride,
-        "grid": grid,
+        "grid": dataclasses.asdict(grid),
         "dtype": dtype,
         "pack_digest": pack_digest,
     }
@@ -63,9 +64,9 @@ class Cache:
         self.stores = [stores.Store(path, FORMAT, made_by="cache") for path in paths]
         first = self.stores[0].attributes
         self.kind, self.class_names = first["kind"], tuple(first["class_names"])
-        self.stride, self.grid, self.pack_digest = first["stride"], first["grid"], first["pack_digest"]
+        self.grid, self.pack_digest = Grid(**first["grid"]), first["pack_digest"]
         for store in self.stores[1:]:
-            for key in ("kind", "class_names", "stride", "grid", "pack_digest"):
+            for key in ("kind", "class_names", "grid", "pack_digest"):
                 if store.attributes[key] != first[key]:
                     raise DataError(
                         store.path,
@@ -130,4 +131,4 @@ class Cache:
             raise DataError(where, f"{scores.shape[0]} classes", str(len(self.class_names)), "run `cache` again")
         scores = torch.from_numpy(scores.astype(np.float32))
         check(scores, self.kind, where)
-        return Unaries(scores, self.kind, self.stride, self.grid)
+        return Unaries(scores, self.kind, self.grid)

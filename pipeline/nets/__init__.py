@@ -5,9 +5,10 @@ What every network keeps, so that `train` and `cache` need not know which one th
 - its file has ``build(settings, classes)``, which returns the network, freshly initialised from torch's
   global generator: whoever builds seeds it. `settings` is the network's frozen settings object;
 - it takes images (B 3 H W), float32, scaled as its weights want them, of any H and W from 1 on;
-- it returns logits (B C ⌈H/stride⌉ ⌈W/stride⌉), float32. Upsampling is left to the caller;
-- ``network.stride`` is that stride, in pixels; ``network.grid``, "cells" or "points", says where the entries stand in
-  the image, and so how they are enlarged (`pipeline.core.unaries.resize`);
+- it returns logits (B C ⌈H/stride⌉ ⌈W/stride⌉), float32, or more where its points begin before the image. Upsampling
+  is left to the caller;
+- ``network.grid``, a `pipeline.core.grids.Grid`, has that stride, in pixels, says where the entries stand in the image,
+  and so how they are enlarged;
 - parameters below ``backbone.`` are named as in torchvision, so that users' weight files load; what is
   trained anew for each set of classes stands below ``classifier.``;
 - where a weight file's tensors need more than a prefix, ``network.adapted(tensors)`` returns them as the network has
@@ -70,7 +71,7 @@ def facts(settings, classes):
     with torch.device("meta"):
         network = build(settings, classes)
     told = {"architecture": settings.architecture, "parameters": sum(each.numel() for each in network.parameters())}
-    return told | {"stride, px": network.stride} | (network.facts() if hasattr(network, "facts") else {})
+    return told | {"stride, px": network.grid.stride} | (network.facts() if hasattr(network, "facts") else {})
 
 
 def channels(standard, width):

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.core.errors import SettingsError
+from pipeline.core.grids import Grid
 from pipeline.core.settings import nearest
 from pipeline.nets import channels, initialise
 from pipeline.nets.vgg16 import INNER, POOLED, STAGES, adapted, features, fully_connected
@@ -49,7 +50,7 @@ def build(settings, classes):
 class DeepLab(nn.Module):
     """See `build`."""
 
-    stride, grid = 8, "points"
+    grid = Grid("points", 8)
 
     def __init__(self, settings, classes):
         super().__init__()
@@ -74,10 +75,10 @@ class DeepLab(nn.Module):
         initialise(self)
 
     def forward(self, images):
-        rows, cols = (-(-size // self.stride) for size in images.shape[-2:])
+        rows, cols = (-(-size // self.grid.stride) for size in images.shape[-2:])
         if not self.large:
             # Even pools reach both ends of 8 n + 2 pixels.
-            beyond = [-(size - 2) % self.stride for size in images.shape[-2:]]
+            beyond = [-(size - 2) % self.grid.stride for size in images.shape[-2:]]
             images = functional.pad(images, (0, beyond[1], 0, beyond[0]))
         x, seen = images, [images]
         for place, layer in enumerate(self.backbone.features):

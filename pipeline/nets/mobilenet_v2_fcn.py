@@ -9,6 +9,7 @@ Source: Sandler et al., arXiv:1801.04381, table 2.
 
 from torch import nn
 
+from pipeline.core.grids import Grid
 from pipeline.nets import channels, dilate, fcn_head, initialise
 
 # Expansion factor, channels, blocks, stride of the first block: the paper's t, c, n, s.
@@ -52,7 +53,7 @@ class MobileNetV2FCN(nn.Module):
 
     def __init__(self, settings, classes):
         super().__init__()
-        self.stride, self.grid = settings.output_stride, "cells"
+        self.grid = Grid("cells", settings.output_stride)
         self.backbone = MobileNetV2(settings)
         self.classifier = fcn_head(channels(STAGES[-1][1], settings.width), classes, settings.dropout)
         initialise(self)

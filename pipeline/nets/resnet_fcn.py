@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from pipeline.core.errors import SettingsError
+from pipeline.core.grids import Grid
 from pipeline.nets import channels, dilate, fcn_head, initialise
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -47,7 +48,7 @@ class ResNetFCN(nn.Module):
 
     def __init__(self, settings, classes):
         super().__init__()
-        self.stride, self.grid = settings.output_stride, "cells"
+        self.grid = Grid("cells", settings.output_stride)
         self.backbone = ResNet(settings)
         self.classifier = fcn_head(self.backbone.features, classes, settings.dropout)
         initialise(self)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.core.grids import Grid
 from pipeline.nets import channels, initialise
 
 # Convolutions between the pools, by their channels.
@@ -41,7 +42,7 @@ def build(settings, classes):
 class VGG16(nn.Module):
     """See `build`."""
 
-    stride, grid = 32, "cells"
+    grid = Grid("cells", 32)
 
     def __init__(self, settings, classes):
         super().__init__()

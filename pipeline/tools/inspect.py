@@ -17,6 +17,7 @@ import torch
 from pipeline.core import stage
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.core.files import whole_file
+from pipeline.core.grids import Grid
 from pipeline.core.sample import VOID
 from pipeline.core.unaries import Unaries
 from pipeline.figures import panels
@@ -28,6 +29,7 @@ from pipeline.metrics import overlap
 
 AT_MOST = 100  # images that statistics are taken over
 AT_FIRST = 3  # entries of a journal that are shown
+WHOLE = {"kind": "cells", "stride": 1}  # the grid of a store that does not state one
 
 
 def add_arguments(parser):
@@ -91,7 +93,7 @@ def describe_pack(pack):
 
 def describe_unaries(store):
     """Yield lines on the kind and range of the scores, the best classes and how sure they are."""
-    yield from describe_store(store, ("kind", "stride", "dtype", "resize"))
+    yield from describe_store(store, ("kind", "grid", "dtype"))
     low, high, total, size, entropies, counts, shapes = np.inf, -np.inf, 0.0, 0, [], np.zeros(256, np.int64), []
     for name in store.names[:AT_MOST]:
         scores, attributes = store.read(name)
@@ -131,7 +133,9 @@ def describe_store(store, keys):
     """Yield what all stores have in common."""
     yield from provenance(store.stamp, store.attributes.get("digest", "not whole yet"))
     for key in keys:
-        yield f"{key:11} {store.attributes.get(key, 'not written yet')}"
+        told = store.attributes.get(key, "not written yet")
+        told = ", ".join(f"{name} {value}" for name, value in told.items()) if isinstance(told, dict) else told
+        yield f"{key:11} {told}"
     yield f"images      {len(store.names)}: {', '.join(islice(store.names, 4))}{', …' * (len(store.names) > 4)}"
 
 
@@ -236,8 +240,8 @@ def numbers(name, array, dtype=None):
 
 def log_probability(store, scores, size):
     """Return log p(class), (C, H, W) float32; scores of a store that is not whole are taken as logits."""
-    what = [store.attributes.get(*of) for of in (("kind", "logits"), ("stride", 1), ("grid", "cells"))]
-    return Unaries(torch.from_numpy(scores.astype(np.float32)), *what).log_probability(*size).numpy()
+    kind, grid = store.attributes.get("kind", "logits"), Grid(**store.attributes.get("grid", WHOLE))
+    return Unaries(torch.from_numpy(scores.astype(np.float32)), kind, grid).log_probability(*size).numpy()
 
 
 def draw(kind, content, args):

@@ -13,6 +13,7 @@ from torch import nn
 from pipeline.algorithms import backprop
 from pipeline.algorithms.batches import Views
 from pipeline.core.errors import DataError, SettingsError
+from pipeline.core.grids import Grid
 from pipeline.core.settings import Settings
 
 NAMES = tuple(f"image_{number}" for number in range(7))
@@ -25,7 +26,7 @@ LOOP = tiny.LOOP | {"epochs": 3, "batch": 2, "crop": [12, 12], "learning_rate": 
 class Network(nn.Module):
     """A small network with all that a training treats apart: normalisation, dropout, biases, a classifier."""
 
-    stride, grid = 2, "cells"
+    grid = Grid("cells", 2)
 
     def __init__(self):
         super().__init__()
@@ -256,13 +257,19 @@ def test_iterations_end_within_an_epoch():
 @pytest.mark.parametrize(("grid", "rows", "cols"), [("points", [0, 4, 8], [0, 4, 8]), ("cells", [1, 5, 9], [2, 6, 10])])
 def test_the_targets_of_entries_are_the_truth_at_their_pixels(grid, rows, cols):
     module = backprop.Segmenter(network(), SCALING, loss_at="entries")
-    module.network.grid, module.network.stride = grid, 4
+    module.network.grid = Grid(grid, 4)
     truth = torch.arange(11).view(1, -1, 1) * 100 + torch.arange(12)
     assert module.targets(truth)[0].tolist() == [[100 * row + col for col in cols] for row in rows]
 
 
+def test_entries_beyond_the_image_have_no_truth(monkeypatch):
+    monkeypatch.setattr(Network, "grid", Grid("points", 2, -1.5))
+    with pytest.raises(SettingsError, match="key 'loss_at': found 'entries', expected 'pixels', as some"):
+        training(loss_at="entries")
+
+
 def test_a_loss_at_entries_sees_every_second_pixel(monkeypatch):
-    monkeypatch.setattr(Network, "grid", "points")
+    monkeypatch.setattr(Network, "grid", Grid("points", 2))
     made, _ = training(loss_at="entries", normalisation="frozen")
     images, truth = torch.rand(2, 3, 11, 12), torch.full((2, 11, 12), 255)
     assert made.step(images, truth) == 0.0

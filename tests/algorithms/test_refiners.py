@@ -7,6 +7,7 @@ from torch import nn
 
 from pipeline.algorithms import refiners
 from pipeline.core.errors import DataError
+from pipeline.core.grids import Grid
 from pipeline.core.settings import Settings
 from pipeline.core.unaries import Unaries
 
@@ -34,9 +35,8 @@ def fit_scale(samples, seed=0, epochs=4, batch=2):
 def labelled(count=3):
     samples = [builders.sample(str(seed), seed, (10, 12)) for seed in range(count)]
     scores = [builders.scores_of(sample.truth, 4, seed=9, stride=2, noise=0.1) for sample in samples]
-    return [
-        (s, Unaries(torch.from_numpy(score), "logits", 2, "cells")) for s, score in zip(samples, scores, strict=True)
-    ]
+    grid = Grid("cells", 2)
+    return [(s, Unaries(torch.from_numpy(score), "logits", grid)) for s, score in zip(samples, scores, strict=True)]
 
 
 def test_fit_of_given_unaries_tells_each_step():

@@ -1,10 +1,11 @@
-"""Scores of a network: three kinds that say the same, at any size, and what is refused."""
+"""Scores of a network: three kinds that say the same, and what is refused."""
 
 import pytest
 import torch
 
 from pipeline.core.errors import DataError
-from pipeline.core.unaries import GRIDS, KINDS, SMALLEST, Unaries, check, resize
+from pipeline.core.grids import Grid
+from pipeline.core.unaries import KINDS, SMALLEST, Unaries, check
 
 
 def logits():
@@ -18,51 +19,22 @@ def as_kind(scores, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_says_the_same_at_its_own_size(kind):
-    found = Unaries(as_kind(logits(), kind), kind, 4, "cells").log_probability(4, 5)
+    found = Unaries(as_kind(logits(), kind), kind, Grid("cells", 4)).log_probability(4, 5)
     # One more exponential and logarithm in float32: a few eps of numbers up to 5.
     assert (found - logits().log_softmax(dim=0)).abs().max() < 5e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_probabilities_sum_to_1_at_image_size(kind):
-    found = Unaries(as_kind(logits(), kind), kind, 4, "cells").log_probability(13, 17)
+    found = Unaries(as_kind(logits(), kind), kind, Grid("cells", 4)).log_probability(13, 17)
     assert found.shape == (3, 13, 17)
     assert (found.exp().sum(dim=0) - 1).abs().max() < 1e-6  # a few float32 roundings of 1
 
 
 def test_probabilities_of_0_stay_finite():
     scores = torch.tensor([1.0, 0.0]).view(2, 1, 1)
-    found = Unaries(scores, "probability", 1, "cells").log_probability(1, 1)
+    found = Unaries(scores, "probability", Grid("cells", 1)).log_probability(1, 1)
     assert found[1].item() == pytest.approx(torch.tensor(SMALLEST).log().item())
-
-
-def test_cells_share_the_image():
-    scores = torch.tensor([0.0, 4.0]).view(1, 1, 1, 2)
-    assert resize(scores, 1, 4, 2, "cells").flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
-
-
-@pytest.mark.parametrize(
-    ("width", "expected"),
-    [(3, [0, 1, 2]), (5, [0, 1, 2, 3, 4]), (6, [0, 1, 2, 3, 4, 4]), (9, [0, 1, 2, 3, 4, 4, 4, 4, 4])],
-)
-def test_points_stand_on_their_pixels(width, expected):
-    """Entries of stride 4 on the pixels 0 and 4; beyond the last, its value."""
-    scores = torch.tensor([0.0, 4.0]).view(1, 1, 1, 2)
-    assert resize(scores, 1, width, 4, "points").flatten().tolist() == expected
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 9), (9, 8), (33, 40), (41, 17)])
-def test_a_plane_stays_a_plane_between_points(height, width):
-    rows, cols = (8 * torch.arange(-(-(size - 1) // 8) + 1.0) for size in (height, width))
-    found = resize((rows.view(-1, 1) + 0.5 * cols)[None, None], height, width, 8, "points")[0, 0]
-    expected = torch.arange(height).view(-1, 1) + 0.5 * torch.arange(width)
-    assert torch.allclose(found, expected, rtol=0, atol=1e-5)  # float32 roundings of numbers up to 60
-
-
-@pytest.mark.parametrize("grid", GRIDS)
-def test_the_own_size_is_left_alone(grid):
-    scores = logits()[None]
-    assert resize(scores, 4, 5, 1, grid) is scores
 
 
 @pytest.mark.parametrize("kind", KINDS)

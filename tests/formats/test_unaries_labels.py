@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from observe import refusal
 
+from pipeline.core.grids import Grid
 from pipeline.formats import labels, unaries
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
@@ -22,7 +23,7 @@ def cached(tmp_path, pack, name="u.zarr", **options):
 
 def put_scores(tmp_path, pack, scores, image, dtype="float32", name="val_0"):
     path = tmp_path / "own.zarr"
-    described = {"class_names": pack.class_names, "kind": "logits", "stride": 4, "grid": "cells"}
+    described = {"class_names": pack.class_names, "kind": "logits", "grid": Grid("cells", 4)}
     with unaries.writer(path, names=[name], dtype=dtype, pack_digest=pack.digest, stamp={}, **described) as out:
         unaries.put(out, name, scores, image, dtype)
     return Cache([path])
@@ -33,8 +34,8 @@ def test_unaries_come_back(tmp_path, pack):
     sample = pack.sample("val_1")
     cache.belongs_to(pack)
     found = cache.unaries("val_1", sample.image)
-    assert (cache.kind, cache.stride, cache.grid) == ("logits", 4, "cells")
-    assert (found.kind, found.stride, found.grid) == ("logits", 4, "cells")
+    assert (cache.kind, cache.grid) == ("logits", Grid("cells", 4))
+    assert (found.kind, found.grid) == ("logits", Grid("cells", 4))
     assert np.array_equal(found.scores.numpy(), builders.scores_of(sample.truth, 4, seed=2))
 
 
@@ -104,7 +105,11 @@ def test_shards_add_up(tmp_path, pack):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"stride": 8}, "stride 8"), ({"kind": "probability"}, "kind prob"), ({"grid": "points"}, "grid points")],
+    [
+        ({"kind": "probability"}, "kind prob"),
+        ({"grid": Grid("cells", 8)}, "grid {'kind': 'cells', 'stride': 8, 'origin': 0.0}"),
+        ({"grid": Grid("points", 4)}, "grid {'kind': 'points', 'stride': 4, 'origin': 0.0}"),
+    ],
 )
 def test_shards_must_agree(tmp_path, pack, options, said):
     first = cached(tmp_path, pack, "1.zarr", names=["val_1"])

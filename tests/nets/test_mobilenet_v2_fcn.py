@@ -45,7 +45,7 @@ def test_head_stands_on_the_last_bottleneck():
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_output_is_the_size_over_the_stride_rounded_up(output_stride):
     network = nets.build(settings(width=0.25, output_stride=output_stride), classes=3).eval()
-    assert network.stride == output_stride
+    assert network.grid.stride == output_stride
     sizes = [*range(1, 70, 4), 127, 128, 129]
     with torch.no_grad():
         for height, width in zip(sizes, reversed(sizes), strict=True):

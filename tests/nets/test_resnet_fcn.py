@@ -59,7 +59,7 @@ def test_head_is_torchvisions(depth, features):
 def test_output_is_the_size_over_the_stride_rounded_up(depth, stride_in_1x1, output_stride):
     chosen = settings(depth=depth, width=0.125, output_stride=output_stride, stride_in_1x1=stride_in_1x1)
     network = nets.build(chosen, classes=3).eval()
-    assert network.stride == output_stride
+    assert network.grid.stride == output_stride
     sizes = [*range(1, 70, 4), 127, 128, 129]
     with torch.no_grad():
         for height, width in zip(sizes, reversed(sizes), strict=True):

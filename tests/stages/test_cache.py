@@ -8,6 +8,7 @@ from tiny import CACHE, NETWORK, NOISY, SCALING, TRAINED
 
 from pipeline.core import settings
 from pipeline.core.errors import SettingsError
+from pipeline.core.grids import Grid
 from pipeline.formats import packs, unaries, weights
 
 
@@ -103,7 +104,7 @@ def test_cache_makes_unaries_of_the_truth_at_full_size(tiny_run, tmp_path, dtype
     assert status == 0
     cache, pack = unaries.Cache([path]), packs.Pack(tiny_run.pack)
     cache.belongs_to(pack)
-    assert (cache.kind, cache.stride) == ("probability", 1)
+    assert (cache.kind, cache.grid) == ("probability", Grid("cells", 1))
     assert cache.names == pack.names("heldout") + pack.names("val")
     assert cache.stores[0].stamp["seed"] == 3
     for name in cache.names:
@@ -130,7 +131,7 @@ def test_noise_taken_for_logits_has_the_same_best_classes_and_is_flatter(tiny_ru
     paths = [cache_noisy(tiny_run, tmp_path, f"{kind}.zarr", kind=kind)[1] for kind in ("probability", "logits")]
     probability, logits = (unaries.Cache([path]) for path in paths)
     pack = packs.Pack(tiny_run.pack)
-    assert (logits.kind, logits.stride) == ("logits", 1)
+    assert (logits.kind, logits.grid) == ("logits", Grid("cells", 1))
     for name in logits.names:
         image = pack.sample(name).image
         sure, flat = (cache.unaries(name, image).log_probability(*image.shape[:2]) for cache in (probability, logits))

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 
 from pipeline.core import files
+from pipeline.core.grids import Grid
 from pipeline.formats import fitted, labels, packs, tables, unaries, weights
 
 
@@ -19,7 +20,7 @@ def test_the_run_leaves_what_it_says(tiny_run):
     assert history[0]["heldout_miou"] is None
     assert 0 <= history[1]["heldout_miou"] <= 100
     cache = unaries.Cache([tiny_run.unaries])
-    assert (cache.kind, cache.stride) == ("logits", 16)
+    assert (cache.kind, cache.grid) == ("logits", Grid("cells", 16))
     assert cache.names == pack.names("heldout") + pack.names("val")
     result = fitted.read(tiny_run.system)
     assert len(result.curve) == 1

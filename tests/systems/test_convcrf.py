@@ -12,6 +12,7 @@ from torch.func import functional_call
 from pipeline import systems
 from pipeline.core import settings
 from pipeline.core.errors import SettingsError
+from pipeline.core.grids import Grid
 from pipeline.core.settings import Settings
 from pipeline.core.unaries import Unaries
 from pipeline.systems.convcrf import ConvCRF
@@ -245,7 +246,8 @@ def test_systems_of_table_1_are_the_presets_with_another_window_and_no_fit(name,
 
 def test_unaries_of_a_coarse_grid_are_refined_at_image_size():
     sample = builders.sample("a", 1, (22, 31))
-    unaries = Unaries(torch.from_numpy(builders.scores_of(sample.truth, 4, seed=2, stride=8)), "logits", 8, "cells")
+    scores = torch.from_numpy(builders.scores_of(sample.truth, 4, seed=2, stride=8))
+    unaries = Unaries(scores, "logits", Grid("cells", 8))
     assert systems.build(preset(), 4, CPU).refine(sample.image, unaries).shape == (22, 31)
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipeline import score
 from pipeline.core.files import partial
+from pipeline.core.grids import Grid
 from pipeline.formats import stores, tables, unaries, weights
 from pipeline.formats.journal import Journal
 from pipeline.formats.packs import Pack
@@ -40,7 +41,7 @@ def killed(path, pack):
     described = {"class_names": opened.class_names, "pack_digest": opened.digest, "stamp": builders.stamp("cache")}
     with (
         pytest.raises(KeyboardInterrupt),
-        unaries.writer(path, names=names, kind="logits", stride=4, grid="cells", dtype="float32", **described) as out,
+        unaries.writer(path, names=names, kind="logits", grid=Grid("cells", 4), dtype="float32", **described) as out,
     ):
         for name in names[:2]:
             read = opened.sample(name)
@@ -53,7 +54,7 @@ def killed(path, pack):
     ("name", "parts"),
     [
         ("pack.h5", (": pack", "split       val, 6 images", "17 × 21 to 33 × 40 px", "ground", "0123456789ab")),
-        ("unaries.zarr", (": unaries", "kind        logits", "stride      4", "entropy", "scores      min")),
+        ("unaries.zarr", (": unaries", "kind        logits", "grid        kind cells, stride 4", "entropy", "scores ")),
         (".killed.zarr.partial", (": partial unaries", "not whole yet", "images      2: val_0, val_1")),
         ("labels.zarr", (": labels", "of the unary's labels", "per image, median", "leaf")),
         ("fitted.npz", (": fitted", "theta_alpha              one number, float32: 31.5", "curve       6 entries")),
