@@ -23,7 +23,7 @@ class Grid:
     stride : int
         Pixels between two entries.
     origin : float
-        Where the first point stands, px; at 0 or before. Cells have no origin.
+        Where the first point stands, px; cells have no origin.
     """
 
     kind: str
@@ -31,14 +31,14 @@ class Grid:
     origin: float = 0.0
 
     def __post_init__(self):
-        if self.kind not in KINDS or self.stride < 1 or self.origin > 0:
-            expected = f"{' or '.join(KINDS)}, a stride of 1 or more, an origin of 0 or less"
+        if self.kind not in KINDS or self.stride < 1 or (self.kind == "cells" and self.origin):
+            expected = f"{' or '.join(KINDS)}, a stride of 1 or more, an origin of points only"
             raise DataError("grid", f"{self.kind}, {self.stride}, {self.origin}", expected, "make the unaries again")
 
     def missing(self, size):
         """Return by how many pixels an axis must grow for its entries to stand on both sides of every pixel.
 
-        Networks whose points begin before the image see beyond its end by themselves.
+        Networks whose points begin elsewhere than at 0 see beyond the image by themselves.
         """
         return -(size - 1) % self.stride if self.kind == "points" and self.origin == 0 else 0
 
@@ -52,7 +52,7 @@ class Grid:
     def resize(self, scores, height, width):
         """Resize scores (B, C, h, w) bilinearly to image size: (B, C, height, width).
 
-        Pixels beyond the last entry have its value.
+        Pixels before the first point have its value, those beyond the last one the last one's.
         """
         if scores.shape[-2:] == (height, width):
             return scores
@@ -66,5 +66,5 @@ class Grid:
 
     def _shares(self, size, count):
         """Return what each of `count` points gives to each of `size` pixels: (size, count), rows sum to 1."""
-        places = ((torch.arange(size) - self.origin) / self.stride).clamp(max=count - 1)
+        places = ((torch.arange(size) - self.origin) / self.stride).clamp(0, count - 1)
         return (1 - (places[:, None] - torch.arange(count)).abs()).clamp_min(0)

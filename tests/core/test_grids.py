@@ -22,6 +22,11 @@ def test_points_stand_on_their_pixels(width, expected):
     assert Grid("points", 4).resize(scores, 1, width).flatten().tolist() == expected
 
 
+def test_pixels_before_the_first_point_have_its_value():
+    scores = torch.tensor([1.0, 5.0]).view(1, 1, 1, 2)
+    assert Grid("points", 4, 2).resize(scores, 1, 7).flatten().tolist() == [1, 1, 1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("origin", [0.0, -7.5, -3.0])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 9), (9, 8), (33, 40), (41, 17)])
 def test_a_plane_stays_a_plane_between_points(height, width, origin):
@@ -62,7 +67,7 @@ def test_the_own_size_is_left_alone(kind):
     assert Grid(kind, 1).resize(scores, 4, 5) is scores
 
 
-@pytest.mark.parametrize("wrong", [("grid", 4, 0.0), ("cells", 0, 0.0), ("points", 4, 0.5)])
+@pytest.mark.parametrize("wrong", [("grid", 4, 0.0), ("cells", 0, 0.0), ("cells", 4, 0.5)])
 def test_a_grid_that_cannot_be_is_refused(wrong):
     with pytest.raises(DataError, match=r"grid: found .* expected cells or points, a stride of 1 or more"):
         Grid(*wrong)
