@@ -28,10 +28,7 @@ def read(settings, seed):
     """
     root = Path(settings.root).expanduser()
     class_names = _class_names(settings, root)
-    train, val = (_list(root, settings.splits[split]) for split in ("train", "val"))
-    both = sorted(set(train) & set(val))
-    if both:
-        raise DataError(f"{root}, splits train and val", f"{both[0]} in both", "disjoint lists", "mend the lists")
+    train, val = lists(root, "Segmentation", settings.splits)
     blocks = _blocks(train + val, settings.block_length)
     heldout = hold_out(train, blocks)
     if len(heldout) == len(train):
@@ -45,6 +42,19 @@ def read(settings, seed):
         return _sample(root, name, len(class_names))
 
     return Source(class_names, splits, sample, blocks if settings.block_length > 1 else {})
+
+
+def lists(root, folder, splits):
+    """Return the image names of train and val, two lists of ROOT/ImageSets/FOLDER without a name in common.
+
+    `splits` maps "train" and "val" to the lists' names, without .txt. DataError if a list is missing, empty or
+    names an image twice, or if both name one.
+    """
+    train, val = (_list(root, folder, splits[split]) for split in ("train", "val"))
+    both = sorted(set(train) & set(val))
+    if both:
+        raise DataError(f"{root}, splits train and val", f"{both[0]} in both", "disjoint lists", "mend the lists")
+    return train, val
 
 
 def hold_out(names, blocks):
@@ -90,8 +100,8 @@ def _class_names(settings, root):
     return tuple(names)
 
 
-def _list(root, split):
-    path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+def _list(root, folder, split):
+    path = root / "ImageSets" / folder / f"{split}.txt"
     if not path.is_file():
         known = [file.stem for file in path.parent.glob("*.txt")]
         do = nearest(split, known) if known else f"check that {root} has the layout of PASCAL VOC"
@@ -105,21 +115,44 @@ def _list(root, split):
     return names
 
 
+def first_file(*candidates):
+    """Return the first path that is a file; DataError naming the first of all if none is."""
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        found, expected = "no such file", "one for every name in the lists"
+        raise DataError(candidates[0], found, expected, "add it or unlist the name")
+    return path
+
+
+def image_file(root, name):
+    """Return the path of a photograph in ROOT/JPEGImages; DataError if there is none."""
+    return first_file(*(root / "JPEGImages" / f"{name}{ending}" for ending in (".jpg", ".jpeg", ".png")))
+
+
+def photograph(path):
+    """Read a photograph as (H, W, 3) uint8 RGB; DataError if the file is damaged."""
+    return np.asarray(_open(path, "a photograph").convert("RGB"))
+
+
+def check_size(truth_path, truth, image_path, image):
+    """Refuse labels whose rows and cols are not the photograph's."""
+    if truth.shape != image.shape[:2]:
+        raise DataError(
+            truth_path,
+            f"labels of {truth.shape[0]} × {truth.shape[1]} px (rows × cols)",
+            f"{image.shape[0]} × {image.shape[1]} as in {image_path.name}",
+            "replace the one that is wrong",
+        )
+
+
 def _files(root, name):
     """Return the paths of an image and its labels; DataError if one is missing."""
-    candidates = [root / "JPEGImages" / f"{name}{ending}" for ending in (".jpg", ".jpeg", ".png")]
-    image = next((path for path in candidates if path.is_file()), None)
-    labels = root / "SegmentationClass" / f"{name}.png"
-    for path, missing in ((candidates[0], image is None), (labels, not labels.is_file())):
-        if missing:
-            raise DataError(path, "no such file", "one for every name in the lists", "add it or unlist the name")
-    return image, labels
+    return image_file(root, name), first_file(root / "SegmentationClass" / f"{name}.png")
 
 
 def _sample(root, name, classes):
     image_path, truth_path = _files(root, name)
-    image = _open(image_path, "a photograph")
-    image = np.asarray(image.convert("RGB"))
+    image = photograph(image_path)
     truth = _open(truth_path, "labels")
     if truth.mode not in ("P", "L"):
         raise DataError(
@@ -129,13 +162,7 @@ def _sample(root, name, classes):
             "save the indices, not their colours",
         )
     truth = np.asarray(truth)
-    if truth.shape != image.shape[:2]:
-        raise DataError(
-            truth_path,
-            f"labels of {truth.shape[0]} × {truth.shape[1]} px (rows × cols)",
-            f"{image.shape[0]} × {image.shape[1]} as in {image_path.name}",
-            "replace the one that is wrong",
-        )
+    check_size(truth_path, truth, image_path, image)
     bad = np.argwhere((truth >= classes) & (truth != VOID))
     if len(bad):
         row, col = bad[0]
