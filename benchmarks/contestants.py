@@ -53,18 +53,21 @@ def tensors(source):
 
 def fullcrf(source, **changed):
     """Our FullCRF with the library's demonstration values."""
-    return ours(FullCRF(system("fullcrf_densecrf", **changed), {}), source)
+    return ours(FullCRF(system("fullcrf_densecrf", **changed), len(source.probability), {}), source)
 
 
 def convcrf(source, **changed):
     """Our ConvCRF, as the authors' code has it but for what is changed."""
-    return ours(ConvCRF(system("convcrf_released", **changed), {}), source)
+    return ours(ConvCRF(system("convcrf_released", **changed), len(source.probability), {}), source)
 
 
 def convcrf_training(source, **changed):
     """Forward and backward through our ConvCRF, to the unary and to all its numbers."""
-    fit = {"parameters": ["appearance_weight", "smoothness_weight", "theta_beta", "theta_gamma", "unary_weight"]}
-    return training(ConvCRF(system("convcrf_released", fit=fit, **changed), {}), *tensors(source))
+    learnt = ["appearance_weight", "smoothness_weight", "theta_beta", "theta_gamma", "unary_weight"]
+    fit = {"parameters": dict.fromkeys(learnt, 1)}
+    return training(
+        ConvCRF(system("convcrf_released", fit=fit, **changed), len(source.probability), {}), *tensors(source)
+    )
 
 
 def training(model, images, scores):

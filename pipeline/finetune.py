@@ -79,7 +79,7 @@ def train(module, net, pack, args, described, where):
     wanted = net.finetune
     views = Views(pack.sample, pack.names(wanted.split), wanted, module.scaling.mean, args.seed)
     groups = backprop.network_groups(module.network, wanted)
-    groups += backprop.groups(module.refiner, lambda name: net.system_learning_rate, 0.0)
+    groups += backprop.groups(module.refiner, lambda name: net.system_learning_rate * module.refiner.rate(name), 0.0)
     training = backprop.Training(module, groups, wanted, views.steps_per_epoch, args.seed)
     start = {name: value.detach().clone() for name, value in module.named_parameters()}
     watched = pack.names(wanted.split)[: net.watched_images]

@@ -8,9 +8,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.algorithms.batches import scaled
+from pipeline.algorithms.divergence import Divergence
 from pipeline.algorithms.losses import LOSSES
 from pipeline.algorithms.prediction import full_size
-from pipeline.core.errors import DataError, SettingsError
+from pipeline.core.errors import SettingsError
 from pipeline.core.settings import nearest
 
 
@@ -77,6 +78,7 @@ class Training:
         self.steps = settings.iterations if "iterations" in settings else steps_per_epoch * settings.epochs
         self.optimiser = OPTIMISERS[settings.optimiser.name](groups, settings.optimiser)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.watch = Divergence(module)
         self.done, self.epoch_loss, self.epoch_seconds, self.history = 0, 0.0, 0.0, []
         self.parallel = dist.is_available() and dist.is_initialized()
         self.forward = DistributedDataParallel(module) if self.parallel else module
@@ -104,7 +106,7 @@ class Training:
         Raises
         ------
         DataError
-            At the first loss that is not finite; the parameters are still those before the step.
+            At the first loss or gradient that is not finite; the parameters are still those before the step.
         """
         torch.manual_seed((self.seed * 1_000_003 + self.done) % 2**63)
         self._set_rates()
@@ -115,12 +117,10 @@ class Training:
         if self.parallel:
             dist.all_reduce(count)
         loss = total / count.clamp_min(1)
-        if not torch.isfinite(loss):
-            where, found = f"training, step {self.done}", f"a loss of {loss.item()}"
-            raise DataError(where, found, "a finite one", "lower the learning rate")
         self.optimiser.zero_grad(set_to_none=True)
         # Data parallelism takes the mean of the processes' gradients; times their number it is the sum.
         (loss * (dist.get_world_size() if self.parallel else 1)).backward()
+        self.watch.check(f"training, step {self.done}", float(loss.detach()))
         self.optimiser.step()
         self.done += 1
         loss = loss.detach()

@@ -2,50 +2,103 @@
 
 import math
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
+
+from pipeline.core.errors import DataError, SettingsError
+
+WEIGHTS = ("appearance_weight", "smoothness_weight")
 
 
 class GaussianCRF(nn.Module):
-    """A differentiable dense CRF; its parameters are the logarithms of the values in the settings.
+    """A differentiable dense CRF.
 
-    A subclass gives `positive`, the names of its parameters, and ``scores(unary, appearance, smoothness)``, which runs
-    mean field: from U (B, C, H, W), which it may overwrite, and both kernels' features, (B, F, H, W) and (B, 2, H, W),
-    to scores (B, C, H, W).
+    A subclass gives `positive`, the names of its parameters that are numbers above 0, and ``scores(unary, appearance,
+    smoothness)``, which runs mean field: from U (B, C, H, W), which it may overwrite, and both kernels' features,
+    (B, F, H, W) and (B, 2, H, W), to scores (B, C, H, W).
+
+    Numbers above 0 are kept as logarithms. Where the settings ask for them there are arrays, too, which may have any
+    sign: a kernel's weights (C,) or (C, C), the compatibility (C, C), both with one axis more in front if iterations
+    have their own, and the positions (2, rows, cols) of the smoothness kernel, as distances in px from the pixel grid.
 
     Parameters
     ----------
     settings : Settings
         The system's file under ``config/systems`` explains each.
+    classes : int
+        C.
     state : dict of str to ndarray
         Values that replace those of the settings, by name.
+
+    Attributes
+    ----------
+    recompute : bool
+        Whether all but Q is worked out again in the backward pass instead of kept.
+
+    Raises
+    ------
+    DataError
+        If an array of the state has another shape.
     """
 
-    positive = ("appearance_weight", "smoothness_weight", "theta_alpha", "theta_beta", "theta_gamma", "temperature")
+    positive = (*WEIGHTS, "theta_alpha", "theta_beta", "theta_gamma", "temperature")
 
-    def __init__(self, settings, state):
+    def __init__(self, settings, classes, state):
         super().__init__()
-        self.settings = settings
-        learnt = settings.fit.parameters if "fit" in settings else ()
+        self.settings, self.recompute = settings, False
+        self.starts = _arrays(settings, classes)
+        learnt = self.rates()
+        known = dict.fromkeys((*self.positive, *self.starts))
+        if unknown := [name for name in learnt if name not in known]:
+            found, expected = f"'{unknown[0]}'", f"what these settings have: {', '.join(known)}"
+            raise SettingsError("key 'fit.parameters'", found, expected, "take it out, or change what it belongs to")
         for name in self.positive:
-            value = torch.tensor(float(state.get(name, settings[name])), dtype=torch.float32)
-            self.register_parameter(f"log_{name}", nn.Parameter(value.log(), requires_grad=name in learnt))
+            if name not in self.starts:
+                value = torch.tensor(float(state.get(name, settings[name])), dtype=torch.float32)
+                self.register_parameter(f"log_{name}", nn.Parameter(value.log(), requires_grad=name in learnt))
+        for name, start in self.starts.items():
+            value = torch.from_numpy(np.array(state.get(name, start), np.float32))
+            if value.shape != start.shape:
+                found, expected = f"{tuple(value.shape)} numbers", f"{start.shape} as the settings say"
+                raise DataError(f"fitted {name}", found, expected, "run `fit` again")
+            self.register_parameter(name, nn.Parameter(value, requires_grad=name in learnt))
 
     def value(self, name):
-        """Return one parameter, positive, as a tensor."""
-        return getattr(self, f"log_{name}").exp()
+        """Return one parameter as a tensor, or if the model has none of that name None."""
+        if name in self.starts:
+            return getattr(self, name)
+        return getattr(self, f"log_{name}").exp() if name in self.positive else None
 
     def set(self, name, value):
-        """Give one parameter another value, above 0."""
+        """Give one positive parameter another value, above 0."""
         with torch.no_grad():
             getattr(self, f"log_{name}").fill_(value).log_()
 
+    def rates(self):
+        """Return the factors on the learning rates of what is learnt, dict of str to float."""
+        return self.settings.fit.parameters.plain() if "fit" in self.settings else {}
+
+    def rate(self, name):
+        """Return the factor on the learning rate of one of `named_parameters`, 0 if it is not learnt."""
+        return self.rates().get(name.removeprefix("log_"), 0)
+
+    def numbers(self):
+        """Return every parameter's value, dict of str to ndarray, float32."""
+        names = dict.fromkeys((*self.positive, *self.starts))
+        return {name: self.value(name).detach().cpu().float().numpy() for name in names}
+
     def values(self):
-        """Return every parameter's value, dict of str to float."""
-        return {name: float(self.value(name).detach()) for name in self.positive}
+        """Return a number for every parameter, dict of str to float: of an array its RMS distance from its start."""
+        told = {}
+        for name, number in self.numbers().items():
+            away = number - self.starts[name] if name in self.starts else number
+            told[name] = float(np.sqrt(np.square(away).mean())) if name in self.starts else float(number)
+        return told
 
     def forward(self, images, log_probability, extra=None):
-        """Return the scores (B, C, H, W) of T iterations of mean field; their softmax is Q.
+        """Return the scores (B, C, H, W) of T iterations of mean field; normalised they are Q.
 
         Parameters
         ----------
@@ -58,6 +111,11 @@ class GaussianCRF(nn.Module):
         """
         return self.scores(self.unary(log_probability), self.appearance(images, extra), self.smoothness(images))
 
+    def iterations(self):
+        """Return T: in training, where the settings tell them apart, another than later."""
+        training = self.training and "training_iterations" in self.settings
+        return self.settings.training_iterations if training else self.settings.iterations
+
     def unary(self, log_probability):
         """Return U (B, C, H, W), as clip and temperature make it of the network's log p."""
         # Not normalised again: the same number added to all classes of a pixel changes no Q.
@@ -66,9 +124,22 @@ class GaussianCRF(nn.Module):
         return log_probability / self.value("temperature")
 
     def weights(self, classes):
-        """Return the kernels' weights in each class, (2, C)."""
-        both = torch.stack([self.value("appearance_weight"), self.value("smoothness_weight")])
-        return both[:, None].expand(2, classes)
+        """Return the kernels' weights, (2, C) or (2, C, C); if iterations have their own a list of them."""
+        both = torch.stack([self.value(name) for name in WEIGHTS])
+        own = self.settings.get("untied")
+        each = [
+            one if one.ndim > 1 else one[:, None].expand(2, classes) for one in (both.unbind(dim=1) if own else [both])
+        ]
+        return each if own else each[0]
+
+    def compatibility(self):
+        """Return the penalties (C, C) of classes beside others, for Potts None; a list as for the weights."""
+        penalty = self.value("compatibility")
+        if penalty is None:
+            return None
+        if self.settings.compatibility == "symmetric":
+            penalty = (penalty + penalty.mT) / 2
+        return list(penalty) if self.settings.get("untied") else penalty
 
     def appearance(self, images, extra=None):
         """Return the features of the appearance kernel, (B, F, H, W)."""
@@ -81,7 +152,41 @@ class GaussianCRF(nn.Module):
 
     def smoothness(self, images):
         """Return the features of the smoothness kernel, (B, 2, H, W)."""
-        return _positions(images) / self.value("theta_gamma")
+        positions, learnt = _positions(images), self.value("positions")
+        if learnt is not None:
+            positions = positions + self._moved(learnt, *images.shape[2:])
+        return positions / self.value("theta_gamma")
+
+    def _moved(self, learnt, rows, cols):
+        """Return by how much positions (2, …) learnt on a canvas move those of an image: (1, 2, rows, cols), px."""
+        if self.settings.positions.other_sizes == "resample":
+            return F.interpolate(learnt[None], size=(rows, cols), mode="bilinear", align_corners=False)
+        if rows > learnt.shape[1] or cols > learnt.shape[2]:
+            found, expected = (
+                f"{rows} × {cols} px",
+                "at most {} × {}, the canvas of its positions".format(*learnt.shape[1:]),
+            )
+            raise DataError(
+                "an image", found, expected, "choose a larger canvas and fit again, or other_sizes: resample"
+            )
+        return learnt[None, :, :rows, :cols]
+
+
+def _arrays(settings, classes):
+    """Return where the arrays that the settings ask for start, dict of str to ndarray, float32."""
+    starts = {}
+    kind, untied = settings.get("kernel_weights", "scalar"), settings.get("untied", False)
+    for name in WEIGHTS if kind != "scalar" or untied else ():
+        each = np.full(() if kind == "scalar" else classes, settings[name], np.float32)
+        starts[name] = np.diag(each) if kind == "matrix" else each
+    if settings.get("compatibility", "potts") != "potts":
+        starts["compatibility"] = 1 - np.eye(classes, dtype=np.float32)
+    if untied:
+        iterations = max(1, settings.get("training_iterations", settings.iterations))
+        starts = {name: np.repeat(start[None], iterations, axis=0) for name, start in starts.items()}
+    if "positions" in settings and settings.positions.name == "free":
+        starts["positions"] = np.zeros((2, *settings.positions.canvas), np.float32)
+    return starts
 
 
 def _positions(images):

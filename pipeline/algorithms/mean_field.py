@@ -1,12 +1,25 @@
 """Mean field inference in CRFs whose pairwise terms are Gaussian kernels."""
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.kernels.mean_field_update import mean_field_update
 
 
-def mean_field(unary, messages, weights, *, iterations, start=None, compatibility=None, tolerance=0.0, trace=None):
-    """Iterate the mean-field update and return the last scores before their softmax.
+def mean_field(
+    unary,
+    messages,
+    weights,
+    *,
+    iterations,
+    start=None,
+    compatibility=None,
+    normalise="softmax",
+    tolerance=0.0,
+    trace=None,
+    recompute=False,
+):
+    """Iterate the mean-field update and return the last scores before they are normalised.
 
     Parameters
     ----------
@@ -14,51 +27,88 @@ def mean_field(unary, messages, weights, *, iterations, start=None, compatibilit
         U = −ψ_u, the log-probabilities of the network.
     messages : callable
         Takes q (B, C, H, W); returns what each of M kernels makes of it, a list of M such.
-    weights : Tensor of shape (M, C)
-        What each kernel's message weighs in each class.
+    weights : Tensor of shape (M, C) or (M, C, C), or a list of such
+        What each kernel's message weighs in each class, or makes of each class (column) for each (row). Of a list each
+        iteration takes its own, and those after the last take the last.
     iterations : int
         T; at 0 the unary is returned.
     start : Tensor of shape (B, C, H, W), optional
         What the first messages are of; without it Q of the unary.
-    compatibility : Tensor of shape (C, C), optional
+    compatibility : Tensor of shape (C, C), or a list of such, optional
         Penalty of a class (row) beside another (column). Without it Potts, 1 − I.
+    normalise : {"softmax", "relu"}
+        What makes scores beliefs, see `NORMALISERS`.
     tolerance : float
         Stop when no probability changed by more than this; at 0 all iterations are run.
     trace : list, optional
         Gets one dict per iteration: iteration, change (max |ΔQ|), expected_energy and free_energy, both of the Q before
         it. The free energy is KL(Q ‖ P) − log Z, with Potts up to another constant.
+    recompute : bool
+        Keep only Q of every iteration for the backward pass, and work the rest out again there.
 
     Returns
     -------
     Tensor of shape (B, C, H, W)
-        Scores; their softmax is Q after the last iteration. Differentiable in all that `messages` and `weights` rest
-        on.
+        Scores; normalised they are Q after the last iteration. Differentiable in all that `messages`, `weights` and
+        `compatibility` rest on.
 
     Notes
     -----
     Source: Zheng et al., arXiv:1502.03240, Algorithm 1; Krähenbühl and Koltun, arXiv:1210.5644, Algorithm 1.
     """
 
-    def message(q):
-        sent = messages(q)
-        if compatibility is None:
-            # −Σ (1 − I) m differs from +m by the same number for every class, and the softmax takes that away.
-            return sent, weights
-        total = _weighted(sent, weights)
-        return [-torch.einsum("ij,bjhw->bihw", compatibility, total)], torch.ones_like(weights[:1])
+    def message(q, step):
+        return messages(q), step
+
+    def scores(sent, step):
+        return add(unary, sent, at(weights, step), at(compatibility, step))
+
+    def update(sent):
+        if normalise == "softmax":
+            return add(unary, sent[0], at(weights, sent[1]), at(compatibility, sent[1]), result="q")
+        return NORMALISERS[normalise](scores(*sent))
 
     def watch(q, sent, new):
-        trace.append({"iteration": len(trace) + 1} | _energies(unary, q, _weighted(*sent)) | _change(q, new))
+        pairwise = scores(*sent) - unary
+        trace.append({"iteration": len(trace) + 1} | _energies(unary, q, pairwise) | _change(q, new))
 
     return iterate(
-        beliefs(unary) if start is None else start,
+        NORMALISERS[normalise](unary) if start is None else start,
         message,
-        update=lambda sent: mean_field_update(unary, *sent),
-        finish=lambda sent: unary if sent is None else mean_field_update(unary, *sent, result="scores"),
+        update=update,
+        finish=lambda sent: unary if sent is None else scores(*sent),
         iterations=iterations,
         tolerance=tolerance,
         watch=watch if trace is not None else None,
+        recompute=recompute,
     )
+
+
+def add(unary, messages, weights, compatibility=None, result="scores"):
+    """Return the scores that weighted messages, of any compatibility, make of the unary; or with ``"q"`` their softmax.
+
+    Parameters as for `mean_field`; messages, a list of M Tensors of shape (B, C, H, W), weights and compatibility are
+    those of one iteration.
+    """
+    if compatibility is None and weights.ndim == 2:
+        # −Σ (1 − I) m differs from +m by the same number for every class, and normalising takes that away.
+        return mean_field_update(unary, messages, weights, result=result)
+    scores = unary.flatten(2)
+    for share, message in zip(shares(weights, compatibility), messages, strict=True):
+        scores = torch.baddbmm(scores, share.expand(len(scores), -1, -1), message.flatten(2))
+    scores = scores.view_as(unary)
+    return scores if result == "scores" else beliefs(scores)
+
+
+def shares(weights, compatibility=None):
+    """Return what a message of each class (column) adds to the scores of each (row): (M, C, C)."""
+    each = weights.diag_embed() if weights.ndim == 2 else weights
+    return each if compatibility is None else -compatibility @ each
+
+
+def at(values, step):
+    """Return what one iteration takes: its own of a list, the last one's after its end; the same where there is one."""
+    return values[min(step, len(values) - 1)] if isinstance(values, list) else values
 
 
 def beliefs(scores, log=False):
@@ -66,7 +116,20 @@ def beliefs(scores, log=False):
     return mean_field_update(scores, [], scores.new_empty(0, scores.shape[1]), result="log_q" if log else "q")
 
 
-def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=None):
+def centred_relu(scores):
+    """Return max(s − mean over the classes, 0), divided by its sum over the classes.
+
+    Source: arXiv:1502.03240, section 6, "Normalization techniques". Scores are centred first: unlike a softmax a ReLU
+    feels a number that is added to all classes. Where all scores are equal so are the beliefs.
+    """
+    positive = torch.relu(scores - scores.mean(dim=1, keepdim=True)) + torch.finfo(scores.dtype).tiny ** 0.5
+    return positive / positive.sum(dim=1, keepdim=True)
+
+
+NORMALISERS = {"softmax": beliefs, "relu": centred_relu}
+
+
+def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=None, recompute=False):
     """Alternate `message` of the state and `update` of it; return what `finish` makes of the last message.
 
     Parameters
@@ -74,19 +137,26 @@ def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=
     state : Tensor
         Q, or what the messages need of it.
     message, update, finish : callable
-        State to messages, messages to state, messages to result; `finish` gets None if there was no iteration.
+        State and number of the iteration, from 0, to messages; messages to state; messages to result; `finish` gets
+        None if there was no iteration.
     iterations : int
     tolerance : float
         Stop when no element of the state changed by more than this; at 0 never.
     watch : callable, optional
         Called with the state, its messages and the next state.
+    recompute : bool
+        Keep the states alone for the backward pass. There is no tolerance then, and nothing to watch.
     """
+    if recompute and iterations > 0:
+        for step in range(iterations - 1):
+            state = checkpoint(lambda q, step=step: update(message(q, step)), state, use_reentrant=False)
+        return checkpoint(lambda q: finish(message(q, iterations - 1)), state, use_reentrant=False)
     sent = None
     compared = tolerance > 0 or watch is not None
-    for step in range(1, iterations + 1):
+    for step in range(iterations):
         sent = None  # what is not needed any more makes room for what comes
-        sent = message(state)
-        if step == iterations and watch is None:
+        sent = message(state, step)
+        if step == iterations - 1 and watch is None:
             break
         state = state if compared else None
         new = update(sent)
@@ -96,10 +166,6 @@ def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=
             break
         state = new
     return finish(sent)
-
-
-def _weighted(sent, weights):
-    return sum(weight.view(1, -1, 1, 1) * message for message, weight in zip(sent, weights, strict=True))
 
 
 def _change(q, new):

@@ -1,32 +1,31 @@
 """Systems that are differentiable modules: fitted on given unaries by gradient, refining one image at a time."""
 
-import math
-
-import numpy as np
 import torch
 
+from pipeline.algorithms.backprop import groups
+from pipeline.algorithms.divergence import Divergence
 from pipeline.algorithms.losses import LOSSES
-from pipeline.core.errors import DataError
 
 
 class GradientSystem:
     """A system around a differentiable module; keeps the protocol of `pipeline.systems`.
 
-    A subclass gives `model`, built from settings and state: an nn.Module with ``values()``, its numbers by name, and
-    ``forward(images, log_probability)``.
+    A subclass gives `model`, built from settings, classes and state: an nn.Module with ``forward(images,
+    log_probability)``, ``numbers()``, its values by name, ``values()``, one number for each, and ``rate(name)``, the
+    factor on the learning rate of one of its parameters.
     """
 
     model = None
 
     def __init__(self, settings, classes, state, device):
         self.settings, self.device = settings, device
-        self.module = self.model(settings, state).to(device)
+        self.module = self.model(settings, classes, state).to(device).eval()
 
     def fit(self, samples, seed):
         """Lower the loss on labelled images with Adam; yields as the protocol says."""
         if not self.settings.fit.parameters:
             return iter(())
-        return fit(self.module, samples, self.settings.fit, seed, self.device, self.module.values)
+        return fit(self.module, samples, self.settings.fit, seed, self.device)
 
     def refine(self, image, unaries):
         """Return labels (H, W) uint8."""
@@ -38,16 +37,16 @@ class GradientSystem:
 
     def state(self):
         """Return every parameter's value, learnt or not."""
-        return {name: np.float32(value) for name, value in self.module.values().items()}
+        return self.module.numbers()
 
 
-def fit(module, samples, settings, seed, device, values):
+def fit(module, samples, settings, seed, device):
     """Fit a differentiable system on given unaries; the gradient of a batch is summed image by image.
 
     Parameters
     ----------
     module : nn.Module
-        Takes images (1 3 H W), 0..255, and log-probabilities (1 C H W); returns scores (1 C H W).
+        As `GradientSystem` describes; it is in training mode while it is fitted.
     samples : sequence
         Items are (Sample, Unaries); read anew at each access, so memory does not grow with their number.
     settings : Settings
@@ -55,24 +54,28 @@ def fit(module, samples, settings, seed, device, values):
     seed : int
         Of the order of the images.
     device : torch.device
-    values : callable
-        Returns the parameters' values, dict of str to float, for the curve.
 
     Yields
     ------
     dict
-        step, steps, loss (mean over the batch's images) and `values`, all as before the step.
+        step, steps, loss (mean over the batch's images) and ``module.values()``, all as before the step.
+
+    Raises
+    ------
+    DataError
+        At the first loss or gradient that is not finite; the parameters are still those before the step.
     """
-    optimiser = torch.optim.Adam(
-        [parameter for parameter in module.parameters() if parameter.requires_grad], lr=settings.learning_rate
-    )
+    rate = {name: settings.learning_rate * module.rate(name) for name, _ in module.named_parameters()}
+    optimiser = torch.optim.Adam(groups(module, rate.get, 0.0))
+    watch = Divergence(module)
+    module.train()
     generator = torch.Generator().manual_seed(seed)
     batches = []
     for _ in range(settings.epochs):
         batches += torch.randperm(len(samples), generator=generator).split(settings.batch)
     for step, batch in enumerate(batches, start=1):
         optimiser.zero_grad(set_to_none=True)
-        before = values()
+        before = module.values()
         loss = 0.0
         for index in batch.tolist():
             sample, unaries = samples[index]
@@ -82,8 +85,7 @@ def fit(module, samples, settings, seed, device, values):
             image_loss = total / count.clamp_min(1) / len(batch)
             image_loss.backward()
             loss += float(image_loss.detach())
-        if not math.isfinite(loss):
-            raise DataError(f"fit, step {step}", f"a loss of {loss}", "a finite one", "lower the learning rate")
+        watch.check(f"fit, step {step}", loss)
         optimiser.step()
         yield {"step": step, "steps": len(batches), "loss": loss} | before
 

@@ -30,18 +30,27 @@ class ConvCRF(GaussianCRF):
                 unary,
                 lambda q: [window.message(q, merged)],
                 torch.ones_like(unary[:1, :, 0, 0]),
-                iterations=self.settings.iterations,
+                iterations=self.iterations(),
                 start=start,
+                compatibility=self.compatibility(),
                 tolerance=self.settings.tolerance,
+                recompute=self.recompute,
             )
         return iterate(
             blur(start, factor),
-            lambda q: window.message(q, merged),
+            lambda q, step: self._compatible(window.message(q, merged)),
             update=lambda message: blurred_update(unary, message, factor),
             finish=lambda message: unary if message is None else add_unblurred(unary, message, factor),
-            iterations=self.settings.iterations,
+            iterations=self.iterations(),
             tolerance=self.settings.tolerance,
+            recompute=self.recompute,
         )
+
+    def _compatible(self, message):
+        """Return what a message adds to the scores: itself for Potts, see `mean_field.add`."""
+        if self.compatibility() is None:
+            return message
+        return torch.einsum("ij,bjhw->bihw", -self.compatibility(), message)
 
     def _shares(self, unary):
         """Return what the unary counts for and what the messages: both fully, or (1 − w) and w as the released code."""

@@ -86,10 +86,10 @@ class Counting:
     def __call__(self, sample, unaries, points):
         """Return hits, pixels of the truth and pixels labelled under each point: (points, 3, C) int64."""
         first = dict(zip(SEARCHED, points[0], strict=True))
-        module = FullCRF(self.settings, first).to(self.device)
         with torch.inference_mode():
             images, log_probability = refiners.as_batch(sample.image, unaries, self.device)
             classes = log_probability.shape[1]
+            module = FullCRF(self.settings, classes, first).to(self.device)
             weights = torch.stack([self._weights(point, classes) for point in points])
             kernels = module.appearance(images), module.smoothness(images)
             scores = module.several(module.unary(log_probability), *kernels, weights)
@@ -97,7 +97,7 @@ class Counting:
         return np.stack([marginals(confusion(sample.truth, one, classes)) for one in labels])
 
     def _weights(self, point, classes):
-        return FullCRF(self.settings, dict(zip(SEARCHED, point, strict=True))).to(self.device).weights(classes)
+        return FullCRF(self.settings, classes, dict(zip(SEARCHED, point, strict=True))).to(self.device).weights(classes)
 
 
 def summed(points, done):

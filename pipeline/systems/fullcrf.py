@@ -13,13 +13,16 @@ from pipeline.algorithms.mean_field import mean_field
 from pipeline.core.errors import SettingsError
 from pipeline.kernels.lattice_mean_field import lattice_mean_field
 
+# Settings of models made of this one, which not every way to run it knows.
+PAIRWISE = ("kernel_weights", "compatibility", "untied", "normalise")
+
 
 class FullCRF(GaussianCRF):
     """The differentiable model; ``config/systems/fullcrf.yaml`` explains the settings."""
 
-    def __init__(self, settings, state):
-        super().__init__(settings, state)
-        _check(settings, [name for name in self.positive if getattr(self, f"log_{name}").requires_grad])
+    def __init__(self, settings, classes, state):
+        super().__init__(settings, classes, state)
+        _check(settings, self.rates())
 
     def scores(self, unary, appearance, smoothness, trace=None):
         """Return the scores (B, C, H, W), maybe in the place of the unary.
@@ -31,7 +34,7 @@ class FullCRF(GaussianCRF):
             return self._composed(unary, self._filters(unary, *kernels), weights, trace)
         del appearance, smoothness
         lattices = self._placed(kernels)
-        return lattice_mean_field(unary, *lattices, weights, self.settings.iterations, overwrite=True)
+        return lattice_mean_field(unary, *lattices, weights, self.iterations(), overwrite=True)
 
     def several(self, unary, appearance, smoothness, weights):
         """Return the scores (B, S, C, H, W) under S settings of the weights, (S, 2, C), which share the rest."""
@@ -67,15 +70,18 @@ class FullCRF(GaussianCRF):
             unary,
             lambda q: [send(q) for send in filters],
             weights,
-            iterations=self.settings.iterations,
+            iterations=self.iterations(),
+            compatibility=self.compatibility(),
+            normalise=self.settings.get("normalise", "softmax"),
             tolerance=self.settings.tolerance,
             trace=trace,
+            recompute=self.recompute,
         )
 
     def _in_one_call(self):
-        """Whether `lattice_mean_field` can do it: two lattices, every iteration run, nothing to learn from it."""
+        """Whether `lattice_mean_field` can: two lattices, Potts, every iteration run, no gradient."""
         chosen = self.settings
-        plain = chosen.tolerance == 0 and not torch.is_grad_enabled()
+        plain = chosen.tolerance == 0 and not torch.is_grad_enabled() and not set(PAIRWISE) & set(chosen)
         return plain and chosen.filter == chosen.smoothness == "lattice"
 
 

@@ -35,7 +35,7 @@ class Parts(GaussianCRF):
 
 
 def parts(images, log_probability, extra=None, **changed):
-    return Parts(tiny(**changed), {}).double()(images, log_probability, extra)
+    return Parts(tiny(**changed), 3, {}).double()(images, log_probability, extra)
 
 
 def test_features_are_positions_and_colours_by_their_bandwidths():
@@ -55,14 +55,14 @@ def test_images_of_any_number_of_channels(channels):
     images, log_probability = case(channels)
     _, appearance, _ = parts(images, log_probability)
     assert appearance.shape[1] == 2 + channels
-    found = FullCRF(tiny(), {}).double()(images, log_probability)
+    found = FullCRF(tiny(), 3, {}).double()(images, log_probability)
     assert found.shape == log_probability.shape
     assert (found - log_probability).abs().max() > 1e-2
 
 
 def test_extra_features_join_the_appearance_kernel():
     images, log_probability = case()
-    crf = FullCRF(tiny(), {}).double()
+    crf = FullCRF(tiny(), 3, {}).double()
     extra = torch.randn(1, 2, 4, 5, generator=torch.Generator().manual_seed(1)).double()
     assert torch.equal(parts(images, log_probability, extra)[1][:, 5:], extra)
     found = crf(images, log_probability, extra)
@@ -88,7 +88,7 @@ def test_clip_is_the_smallest_probability_the_unary_states():
 def test_clip_makes_a_probability_of_0_finite():
     images, log_probability = case()
     log_probability[:, 0, 1, 2] = -torch.inf
-    found = FullCRF(tiny(clip=1e-5), {}).double()(images, log_probability)
+    found = FullCRF(tiny(clip=1e-5), 3, {}).double()(images, log_probability)
     assert torch.isfinite(found).all()
 
 
@@ -103,14 +103,14 @@ def test_classes_are_treated_alike():
     images, log_probability = case(classes=4)
     order = [2, 0, 3, 1]
     for changed in ({"filter": "lattice", "smoothness": "lattice"}, {"filter": "window", "normalisation": "after"}):
-        crf = FullCRF(tiny(**changed), {}).double()
+        crf = FullCRF(tiny(**changed), 3, {}).double()
         found = crf(images, log_probability[:, order])
         assert (found - crf(images, log_probability)[:, order]).abs().max() <= ROUNDING
 
 
 def test_a_batch_is_its_images_one_by_one():
     images, log_probability = (torch.cat([x, x.flip(2)]) for x in case())
-    crf = FullCRF(tiny(filter="lattice"), {}).double()
+    crf = FullCRF(tiny(filter="lattice"), 3, {}).double()
     both = crf(images, log_probability)
     for image in range(2):
         part = slice(image, image + 1)
@@ -118,7 +118,7 @@ def test_a_batch_is_its_images_one_by_one():
 
 
 def test_state_replaces_settings_and_values_return_it():
-    crf = FullCRF(tiny(), {"theta_beta": np.float32(7.5)})
+    crf = FullCRF(tiny(), 3, {"theta_beta": np.float32(7.5)})
     # One float32 logarithm and exponential.
     assert crf.values()["theta_beta"] == pytest.approx(7.5, rel=1e-6)
     assert crf.values()["theta_gamma"] == pytest.approx(1.5, rel=1e-6)
@@ -126,7 +126,7 @@ def test_state_replaces_settings_and_values_return_it():
 
 
 def test_only_what_is_fitted_needs_a_gradient():
-    crf = FullCRF(tiny(), {})
+    crf = FullCRF(tiny(), 3, {})
     learnt = {name for name, parameter in crf.named_parameters() if parameter.requires_grad}
     assert learnt == {f"log_{name}" for name in tiny().fit.parameters}
     assert crf.weights(4).shape == (2, 4)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.algorithms.gaussian_filters import NORMALISATIONS
-from pipeline.algorithms.mean_field import iterate, mean_field
+from pipeline.algorithms.mean_field import centred_relu, iterate, mean_field
 
 HEIGHT, WIDTH, CLASSES = 3, 4, 3
 POTTS = 1 - np.eye(CLASSES)
@@ -83,6 +83,92 @@ def test_the_forms_of_potts_are_one():
     assert (scores[1] - scores[0]).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("penalty", [None, [[0.0, 1.0, -0.5], [0.3, 0.2, 2.0], [1.2, 0.0, 0.1]]])
+def test_a_kernel_may_make_other_classes_of_a_message(penalty):
+    """Weights (M, C, C): row of the class that gets it, column of the class it comes from."""
+    unary, matrices = case()
+    weights = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    given = None if penalty is None else torch.tensor(penalty, dtype=torch.float64)
+    q = unary.softmax(dim=1)
+    sent = [(q.flatten(2) @ torch.from_numpy(matrix).T)[0] for matrix in matrices]
+    total = sum(weight @ message for weight, message in zip(weights, sent, strict=True))
+    expected = unary.flatten(2)[0] + (total if given is None else -given @ total)
+    options = {"iterations": 1, "compatibility": given}
+    found = mean_field(unary, messages_of(matrices), weights, **options)
+    assert (found.flatten(2)[0] - expected).abs().max() <= ROUNDING
+
+
+def test_diagonal_matrices_are_weights_by_class():
+    unary, matrices = case()
+    weights = torch.tensor([[1.5, 0.1, 0.7], [0.0, 2.0, 0.3]], dtype=torch.float64)
+    plain = mean_field(unary, messages_of(matrices), weights, iterations=5)
+    found = mean_field(unary, messages_of(matrices), weights.diag_embed(), iterations=5)
+    assert (found - plain).abs().max() <= ROUNDING
+
+
+def test_iterations_may_have_their_own_weights_and_compatibility():
+    """One after the other, the last again after the end of the list."""
+    unary, matrices = case()
+    generator = torch.Generator().manual_seed(6)
+    weights = [torch.rand(2, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
+    penalties = [torch.rand(3, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
+    q = None
+    for step in (0, 1, 1):
+        options = {"iterations": 1, "start": q, "compatibility": penalties[step]}
+        scores = mean_field(unary, messages_of(matrices), weights[step], **options)
+        q = scores.softmax(dim=1)
+    found = mean_field(unary, messages_of(matrices), weights, iterations=3, compatibility=penalties)
+    assert (found - scores).abs().max() <= ROUNDING
+
+
+def test_a_relu_in_the_place_of_the_softmax():
+    unary, matrices = case()
+    found = run(unary, matrices, [1.5, 0.5], iterations=2, normalise="relu", start=None)
+    q = unary[0].flatten(1).numpy()
+    for _ in range(2):
+        positive = np.maximum(q - q.mean(axis=0), 0)
+        q = positive / positive.sum(axis=0)
+        q = unary[0].flatten(1).numpy() + q @ (1.5 * matrices[0] + 0.5 * matrices[1]).T
+    assert np.abs(found[0].flatten(1).numpy() - q).max() <= ROUNDING
+    even = centred_relu(torch.full((1, 4, 1, 1), -3.0))
+    assert torch.equal(even, torch.full((1, 4, 1, 1), 0.25))
+
+
+@pytest.mark.parametrize("penalty", [None, POTTS + 0.3])
+def test_recomputing_changes_neither_scores_nor_gradients(penalty):
+    unary, matrices = case()
+    found = []
+    for recompute in (False, True):
+        weights = torch.rand(2, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+        given = None if penalty is None else torch.from_numpy(penalty).requires_grad_()
+        inputs = [unary.clone().requires_grad_(), weights.requires_grad_(), *([] if given is None else [given])]
+        options = {"iterations": 4, "compatibility": given, "recompute": recompute}
+        scores = mean_field(inputs[0], messages_of(matrices), inputs[1], **options)
+        scores.square().sum().backward()
+        found.append([scores.detach(), *(each.grad for each in inputs)])
+    assert all(torch.equal(plain, again) for plain, again in zip(*found, strict=True))
+
+
+def test_recomputing_keeps_less_for_the_backward_pass():
+    unary, matrices = case()
+    kept = []
+    for recompute in (False, True):
+        bytes_kept = 0
+
+        def keep(tensor):
+            nonlocal bytes_kept
+            bytes_kept += tensor.numel() * tensor.element_size()
+            return tensor
+
+        inputs = unary.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            penalty = torch.from_numpy(POTTS)
+            options = {"iterations": 5, "compatibility": penalty, "recompute": recompute}
+            mean_field(inputs, messages_of(matrices), torch.ones(2, 3).double(), **options)
+        kept.append(bytes_kept)
+    assert kept[1] < 0.5 * kept[0]
+
+
 def test_no_iteration_gives_the_unary():
     unary, matrices = case()
     assert torch.equal(run(unary, matrices, [1.0, 1.0], iterations=0), unary)
@@ -139,7 +225,7 @@ def test_iterate_alternates_message_and_update():
     seen = []
     found = iterate(
         torch.tensor(1.0),
-        lambda state: 10 * state,
+        lambda state, step: 10 * state,
         update=lambda sent: sent + 1,
         finish=lambda sent: -sent,
         iterations=3,

@@ -19,6 +19,12 @@ class Scale(nn.Module):
         super().__init__()
         self.factor = nn.Parameter(torch.tensor(0.1))
 
+    def rate(self, name):
+        return 1
+
+    def values(self):
+        return {"factor": self.factor.item()}
+
     def forward(self, images, log_probability):
         return self.factor * log_probability
 
@@ -26,9 +32,7 @@ class Scale(nn.Module):
 def fit_scale(samples, seed=0, epochs=4, batch=2):
     module = Scale()
     settings = Settings({"loss": "cross_entropy", "epochs": epochs, "batch": batch, "learning_rate": 0.1})
-    values = refiners.fit(
-        module, samples, settings, seed, torch.device("cpu"), lambda: {"factor": module.factor.item()}
-    )
+    values = refiners.fit(module, samples, settings, seed, torch.device("cpu"))
     return list(values), module
 
 
@@ -59,5 +63,8 @@ def test_fit_of_given_unaries_depends_on_the_seed_alone():
 def test_fit_of_given_unaries_stops_at_a_loss_that_is_not_finite():
     sample, unaries = labelled(1)[0]
     unaries.scores[0, 0, 0] = float("nan")
-    with pytest.raises(DataError, match=r"fit, step 1: found a loss of nan, expected a finite one"):
+    with pytest.raises(
+        DataError,
+        match=r"step 1: found a loss of nan \(factor has grown to 1 times its first length\), expected a finite one",
+    ):
         fit_scale([(sample, unaries)])

@@ -197,7 +197,7 @@ def test_settings_are_frozen():
     with pytest.raises(TypeError):
         found["blur"] = 4
     assert isinstance(found.fit, Settings)
-    assert isinstance(found.fit.parameters, tuple)
+    assert isinstance(found.fit.parameters, Settings)
 
 
 def test_a_wrong_attribute_lists_those_there_are():

@@ -39,7 +39,7 @@ def tiny(**changed):
 
 
 def model(chosen):
-    return ConvCRF(chosen, {}).double()
+    return ConvCRF(chosen, 3, {}).double()
 
 
 def case(height=4, width=5, classes=3, batch=1):
@@ -63,7 +63,7 @@ def case(height=4, width=5, classes=3, batch=1):
     ],
 )
 def test_gradient_of_all_iterations(chosen):
-    crf = model(tiny(iterations=2, **chosen, fit={"parameters": list(POSITIVE)}))
+    crf = model(tiny(iterations=2, **chosen, fit={"parameters": dict.fromkeys(POSITIVE, 1)}))
     images, log_probability = case(3, 4)
     names = [f"log_{name}" for name in POSITIVE]
     inputs = [getattr(crf, name).detach().clone().requires_grad_() for name in names]
@@ -156,7 +156,7 @@ def test_temperature_trusts_the_crf_more():
 
 
 def test_state_replaces_settings():
-    crf = ConvCRF(tiny(), {"theta_beta": np.float32(7.5)})
+    crf = ConvCRF(tiny(), 3, {"theta_beta": np.float32(7.5)})
     # One float32 logarithm and exponential.
     assert crf.value("theta_beta").item() == pytest.approx(7.5, rel=1e-6)
     assert crf.value("theta_gamma").item() == pytest.approx(1.5, rel=1e-6)
@@ -199,7 +199,7 @@ def test_fit_is_deterministic():
 
 
 def test_what_is_not_named_is_not_moved():
-    _, system = fitted(preset(fit={"parameters": ["theta_beta"], "epochs": 2}))
+    _, system = fitted(preset(fit={"parameters": {"theta_beta": 1}, "epochs": 2}))
     # Through the float32 logarithm and back.
     kept = [name for name in POSITIVE if name != "theta_beta"]
     assert all(system.state()[name] == pytest.approx(preset()[name], rel=1e-6) for name in kept)
@@ -240,7 +240,7 @@ def test_presets_fit_and_refine(name):
 @pytest.mark.parametrize("filter_size", [5, 7, 11, 13, 15])
 @pytest.mark.parametrize("name", ["convcrf_paper", "convcrf_released"])
 def test_systems_of_table_1_are_the_presets_with_another_window_and_no_fit(name, filter_size):
-    other = {"filter_size": filter_size, "fit": {"parameters": [], "epochs": 0, "batch": 1}}
+    other = {"filter_size": filter_size, "fit": {"parameters": {}, "epochs": 0, "batch": 1}}
     assert preset(f"{name}_{filter_size}") == preset(name, **other)
 
 

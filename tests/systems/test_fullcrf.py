@@ -45,7 +45,7 @@ def case(height=4, width=5, classes=3, batch=1):
 
 @pytest.mark.parametrize("changed", [{}, {"filter": "window", "filter_size": 3}, {"normalisation": "after"}])
 def test_gradient_of_all_iterations(changed):
-    crf = FullCRF(tiny(iterations=2, **changed, fit={"parameters": list(POSITIVE)}), {}).double()
+    crf = FullCRF(tiny(iterations=2, **changed, fit={"parameters": dict.fromkeys(POSITIVE, 1)}), 3, {}).double()
     images, log_probability = case(3, 4)
     names = [f"log_{name}" for name in POSITIVE]
     inputs = [getattr(crf, name).detach().clone().requires_grad_() for name in names]
@@ -69,7 +69,7 @@ def test_minimises_the_potts_energy(mode, exclude_self):
     matrix = matrix + chosen.smoothness_weight * oracles.normalised(smoothness, mode, exclude_self)
     unary = (log_probability / chosen.temperature)[0].numpy()
     expected = oracles.mean_field(unary, matrix, 1 - np.eye(3), chosen.iterations)
-    found = FullCRF(chosen, {}).double()(images, log_probability).softmax(dim=1)[0].detach().numpy()
+    found = FullCRF(chosen, 3, {}).double()(images, log_probability).softmax(dim=1)[0].detach().numpy()
     # The parameters went through a float32 logarithm: 6e-8 of each, times scores up to about 20.
     assert np.abs(found - expected).max() < 1e-5
     assert np.abs(found - oracles.softmax(unary)).max() > 1e-2
@@ -80,10 +80,10 @@ def test_minimises_the_potts_energy(mode, exclude_self):
 def test_a_window_over_the_whole_image_is_exact(mode, dtype):
     images, log_probability = (x.to(dtype) for x in case(6, 9))
     window = tiny(filter="window", filter_size=2 * 9 - 1, normalisation=mode)
-    found = FullCRF(window, {}).to(dtype)(images, log_probability).softmax(dim=1)
-    expected = FullCRF(tiny(normalisation=mode), {}).to(dtype)(images, log_probability).softmax(dim=1)
+    found = FullCRF(window, 3, {}).to(dtype)(images, log_probability).softmax(dim=1)
+    expected = FullCRF(tiny(normalisation=mode), 3, {}).to(dtype)(images, log_probability).softmax(dim=1)
     assert (found - expected).abs().max() <= 1e-5
-    narrow = FullCRF(tiny(filter="window", filter_size=3, normalisation=mode), {}).to(dtype)
+    narrow = FullCRF(tiny(filter="window", filter_size=3, normalisation=mode), 3, {}).to(dtype)
     assert (narrow(images, log_probability).softmax(dim=1) - expected).abs().max() > 1e-3
 
 
@@ -95,8 +95,8 @@ def test_a_convcrf_whose_window_is_huge_is_this(mode, exclude_self):
     only_here = ("system", "preset", "filter", "filter_size", "smoothness", "fit")
     values = settings.read(CONFIG / "convcrf.yaml", "systems").plain()
     values |= {key: value for key, value in chosen.items() if key not in only_here} | {"filter_size": 17, "blur": 1}
-    convcrf = ConvCRF(settings.check(values, "systems", where="a test"), {}).double()
-    expected = FullCRF(tiny(normalisation=mode, exclude_self=exclude_self), {}).double()(images, log_probability)
+    convcrf = ConvCRF(settings.check(values, "systems", where="a test"), 3, {}).double()
+    expected = FullCRF(tiny(normalisation=mode, exclude_self=exclude_self), 3, {}).double()(images, log_probability)
     found = convcrf(images, log_probability)
     assert (found.softmax(dim=1) - expected.softmax(dim=1)).abs().max() <= 1e-5
 
@@ -112,7 +112,7 @@ def test_the_lattice_is_near_the_exact_filter():
 
 def test_trace_holds_the_energies_of_every_iteration():
     images, log_probability = case()
-    crf, trace = FullCRF(tiny(), {}).double(), []
+    crf, trace = FullCRF(tiny(), 3, {}).double(), []
     parts = log_probability, crf.appearance(images, None), crf.smoothness(images)
     with_trace = crf.scores(*parts, trace=trace)
     assert torch.equal(with_trace, crf.scores(*parts))
@@ -130,7 +130,7 @@ def test_fit_solves_a_planted_problem(filter):
     names = ["appearance_weight", "smoothness_weight", "temperature"]
     names += ["theta_gamma"] if filter == "lattice" else ["theta_alpha", "theta_beta", "theta_gamma"]
     weak = {"filter": filter, "appearance_weight": 1.0, "smoothness_weight": 0.3, "theta_alpha": 10.0}
-    chosen = preset(**weak, fit={"parameters": names, "epochs": 15, "batch": 2, "learning_rate": 0.1})
+    chosen = preset(**weak, fit={"parameters": dict.fromkeys(names, 1), "epochs": 15, "batch": 2, "learning_rate": 0.1})
     system = systems.build(chosen, 2, CPU)
     curve = list(system.fit([planted(0), planted(1)], seed=0))
     assert len(curve) == 15
@@ -155,7 +155,7 @@ def test_fit_solves_a_planted_problem(filter):
 )
 def test_a_lattice_does_not_fit_bandwidths(changed, name, fixed):
     with pytest.raises(SettingsError) as error:
-        systems.build(preset(**changed, fit={"parameters": ["temperature", name]}), 2, CPU)
+        systems.build(preset(**changed, fit={"parameters": {"temperature": 1, name: 1}}), 2, CPU)
     assert str(error.value) == (
         f"key 'fit.parameters': found '{name}' with a lattice, which has no gradient to it, expected parameters other "
         f"than {fixed}; take it out, or choose filter: window or exact and smoothness: separable"
@@ -219,4 +219,4 @@ def test_the_second_preset_is_what_the_library_does():
     assert (chosen.filter, chosen.smoothness, chosen.normalisation) == ("lattice", "lattice", "symmetric")
     assert (chosen.appearance_weight, chosen.smoothness_weight) == (10, 3)
     assert (chosen.theta_alpha, chosen.theta_beta, chosen.theta_gamma) == (80, 13, 3)
-    assert (chosen.clip, chosen.iterations, chosen.fit.parameters) == (1e-5, 5, ())
+    assert (chosen.clip, chosen.iterations, chosen.fit.parameters) == (1e-5, 5, {})

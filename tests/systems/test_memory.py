@@ -22,7 +22,7 @@ name, changed = sys.argv[1], dict(pair.split("=") for pair in sys.argv[2:])
 preset = settings.read(settings.ROOT / "config" / "systems" / f"{name}.yaml", "systems").plain()
 preset |= {key: int(value) if value.isdigit() else value for key, value in changed.items()}
 system = importlib.import_module(f"pipeline.systems.{preset['system']}").System.model
-model = system(settings.check(preset, "systems", where="a test"), {})
+model = system(settings.check(preset, "systems", where="a test"), 12, {})
 
 
 def memory(field):

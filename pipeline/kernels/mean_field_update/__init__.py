@@ -84,7 +84,9 @@ class _Update(torch.autograd.Function):
             to_scores = torch.ops.aten._softmax_backward_data(gradient, out, 1, out.dtype)
         elif ctx.result == "log_q":
             to_scores = torch.ops.aten._log_softmax_backward_data(gradient, out, 1, out.dtype)
-        to_weights = torch.zeros_like(weights)
-        for row, message in zip(to_weights, messages, strict=True):
-            row.copy_((to_scores * message).sum(dim=(0, 2, 3)))
+        to_weights = None
+        if ctx.needs_input_grad[3]:
+            to_weights = torch.zeros_like(weights)
+            for row, message in zip(to_weights, messages, strict=True):
+                row.copy_((to_scores * message).sum(dim=(0, 2, 3)))
         return None, None, to_scores, to_weights, *[weight.view(1, -1, 1, 1) * to_scores for weight in weights]
