@@ -90,11 +90,13 @@ class GaussianCRF(nn.Module):
         return {name: self.value(name).detach().cpu().float().numpy() for name in names}
 
     def values(self):
-        """Return a number for every parameter, dict of str to float: of an array its RMS distance from its start."""
+        """Return a number for every parameter, dict of str to float: of an array, NAME_moved, its RMS way."""
         told = {}
         for name, number in self.numbers().items():
-            away = number - self.starts[name] if name in self.starts else number
-            told[name] = float(np.sqrt(np.square(away).mean())) if name in self.starts else float(number)
+            if name in self.starts:
+                told[f"{name}_moved"] = float(np.sqrt(np.square(number - self.starts[name]).mean()))
+            else:
+                told[name] = float(number)
         return told
 
     def forward(self, images, log_probability, extra=None):
@@ -132,7 +134,7 @@ class GaussianCRF(nn.Module):
         ]
         return each if own else each[0]
 
-    def compatibility(self):
+    def penalties(self):
         """Return the penalties (C, C) of classes beside others, for Potts None; a list as for the weights."""
         penalty = self.value("compatibility")
         if penalty is None:

@@ -46,7 +46,7 @@ def fit(module, samples, settings, seed, device):
     Parameters
     ----------
     module : nn.Module
-        As `GradientSystem` describes; it is in training mode while it is fitted.
+        As `GradientSystem` describes; it is in training mode while it is fitted, then in that of evaluation.
     samples : sequence
         Items are (Sample, Unaries); read anew at each access, so memory does not grow with their number.
     settings : Settings
@@ -88,6 +88,7 @@ def fit(module, samples, settings, seed, device):
         watch.check(f"fit, step {step}", loss)
         optimiser.step()
         yield {"step": step, "steps": len(batches), "loss": loss} | before
+    module.eval()
 
 
 def as_batch(image, unaries, device):

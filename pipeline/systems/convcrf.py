@@ -32,7 +32,7 @@ class ConvCRF(GaussianCRF):
                 torch.ones_like(unary[:1, :, 0, 0]),
                 iterations=self.iterations(),
                 start=start,
-                compatibility=self.compatibility(),
+                compatibility=self.penalties(),
                 tolerance=self.settings.tolerance,
                 recompute=self.recompute,
             )
@@ -48,9 +48,9 @@ class ConvCRF(GaussianCRF):
 
     def _compatible(self, message):
         """Return what a message adds to the scores: itself for Potts, see `mean_field.add`."""
-        if self.compatibility() is None:
+        if self.penalties() is None:
             return message
-        return torch.einsum("ij,bjhw->bihw", -self.compatibility(), message)
+        return torch.einsum("ij,bjhw->bihw", -self.penalties(), message)
 
     def _shares(self, unary):
         """Return what the unary counts for and what the messages: both fully, or (1 − w) and w as the released code."""

@@ -71,7 +71,7 @@ class FullCRF(GaussianCRF):
             lambda q: [send(q) for send in filters],
             weights,
             iterations=self.iterations(),
-            compatibility=self.compatibility(),
+            compatibility=self.penalties(),
             normalise=self.settings.get("normalise", "softmax"),
             tolerance=self.settings.tolerance,
             trace=trace,

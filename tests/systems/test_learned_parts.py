@@ -1,0 +1,300 @@
+"""What CRFs learn beyond numbers: weights by class, compatibility, positions, iterations of their own."""
+
+import numpy as np
+import pytest
+import torch
+from planted import planted, wrong
+from torch.autograd import gradcheck
+from torch.func import functional_call
+
+from pipeline import systems
+from pipeline.core import settings
+from pipeline.core.errors import DataError, SettingsError
+from pipeline.systems.convcrf import ConvCRF
+from pipeline.systems.fullcrf import FullCRF
+
+CONFIG = settings.ROOT / "config" / "systems"
+CPU = torch.device("cpu")
+CLASSES = 3
+# Sums of ≲ 100 numbers of size ≲ 100 in another order, over a few iterations, in float64.
+ROUNDING = 1e-10
+# Bandwidths and iterations that are felt on an image of a few pixels.
+FELT = {"theta_alpha": 2.0, "theta_beta": 60.0, "theta_gamma": 1.5, "appearance_weight": 1.2, "smoothness_weight": 0.7}
+FREE = {"name": "free", "canvas": [6, 7], "other_sizes": "crop"}
+
+
+def chosen(name, **changed):
+    values = settings.read(CONFIG / f"{name}.yaml", "systems").plain()
+    fit = values["fit"] | changed.pop("fit", {})
+    return settings.check(values | FELT | {"fit": fit} | changed, "systems", where="a test")
+
+
+def crfrnn(**changed):
+    small = {"filter": "exact", "iterations": 3, "training_iterations": 2}
+    if changed.get("compatibility") == "potts":
+        small |= {"fit": {"parameters": {}}}
+    return FullCRF(chosen("crfrnn", **(small | changed)), CLASSES, {}).double()
+
+
+def convcrf(name="convcrf_ct", **changed):
+    small = {"filter_size": 3, "blur": 1, "iterations": 2}
+    return ConvCRF(chosen(name, **(small | changed)), CLASSES, {}).double()
+
+
+def case(height=4, width=5, classes=CLASSES):
+    """Draw images (1 3 H W), 0..255, and log-probabilities (1 C H W), float64."""
+    generator = torch.Generator().manual_seed(11)
+    images = torch.rand(1, 3, height, width, generator=generator, dtype=torch.float64) * 255
+    scores = torch.randn(1, classes, height, width, generator=generator, dtype=torch.float64)
+    return images, scores.log_softmax(dim=1)
+
+
+def stirred(crf):
+    """Move every array a little from where it starts, so that nothing cancels."""
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for name in crf.starts:
+            array = getattr(crf, name)
+            array += 0.3 * torch.randn(array.shape, generator=generator, dtype=array.dtype)
+    return crf
+
+
+def all_of(crf):
+    """Name all parameters a model has, as the fit of one that learns them all."""
+    return dict.fromkeys((*crf.positive, *crf.starts), 1)
+
+
+# Gradients of the whole unrolled system, in double, to every learnable part and to the unary
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"kernel_weights": "matrix"},
+        {"kernel_weights": "scalar", "compatibility": "symmetric"},
+        {"untied": True},
+        {"normalise": "relu"},
+        {"filter": "window", "filter_size": 3, "normalisation": "symmetric"},
+        {"filter": "lattice", "smoothness": "lattice"},
+    ],
+    ids=lambda changed: "-".join(map(str, changed.values())) or "default",
+)
+def test_gradient_of_crfrnn(changed):
+    learnt = all_of(crfrnn(**changed))
+    if changed.get("filter") == "lattice":
+        learnt = {name: rate for name, rate in learnt.items() if not name.startswith("theta")}
+    crf = stirred(crfrnn(**changed, fit={"parameters": learnt})).train()
+    assert _gradients_are_right(crf, learnt)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"blur": 2},
+        {"compatibility": "symmetric"},
+        {"positions": FREE | {"other_sizes": "resample"}},
+        {"combine": "mix"},
+    ],
+    ids=lambda changed: "-".join(changed) or "default",
+)
+def test_gradient_of_convcrf(changed):
+    small = {"positions": FREE} | changed
+    learnt = all_of(convcrf(**small))
+    crf = stirred(convcrf(**small, fit={"parameters": learnt})).train()
+    assert _gradients_are_right(crf, learnt)
+
+
+def _gradients_are_right(crf, learnt):
+    images, log_probability = case(3, 4)
+    named = {name: value for name, value in crf.named_parameters() if value.requires_grad}
+    assert {name.removeprefix("log_") for name in named} == set(learnt)
+    inputs = [value.detach().clone().requires_grad_() for value in named.values()]
+
+    def scores(log_probability, *values):
+        return functional_call(crf, dict(zip(named, values, strict=True)), (images, log_probability))
+
+    return gradcheck(scores, (log_probability.requires_grad_(), *inputs))
+
+
+@pytest.mark.parametrize("changed", [{}, {"filter": "lattice"}, {"kernel_weights": "matrix", "untied": True}])
+def test_recomputing_changes_no_gradient(changed):
+    images, log_probability = case()
+    found = []
+    for recompute in (False, True):
+        crf = stirred(crfrnn(**changed)).train()
+        crf.recompute = recompute
+        crf(images, log_probability)[:, 0].sum().backward()
+        found.append({name: value.grad for name, value in crf.named_parameters() if value.requires_grad})
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+# Identities
+
+
+@pytest.mark.parametrize("blur", [1, 2])
+@pytest.mark.parametrize("name", ["convcrf_c", "convcrf_t", "convcrf_ct"])
+def test_learnt_parts_begin_as_the_plain_model(name, blur):
+    """+C as Potts, in the words of section 4.2 a 1 × 1 convolution; +T as the pixel grid."""
+    images, log_probability = case(8, 9)
+    plain = convcrf("convcrf", blur=blur)(images, log_probability).softmax(dim=1)
+    found = convcrf(name, blur=blur)(images, log_probability).softmax(dim=1)
+    assert (found - plain).abs().max() <= ROUNDING
+    assert (stirred(convcrf(name, blur=blur))(images, log_probability).softmax(dim=1) - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("weights", ["scalar", "diag", "matrix"])
+@pytest.mark.parametrize("compatibility", ["potts", "symmetric", "asymmetric"])
+@pytest.mark.parametrize("untied", [False, True])
+def test_all_forms_of_crfrnn_begin_as_one(weights, compatibility, untied):
+    images, log_probability = case()
+    plain = crfrnn(kernel_weights="scalar", compatibility="potts")(images, log_probability).softmax(dim=1)
+    found = crfrnn(kernel_weights=weights, compatibility=compatibility, untied=untied)
+    # Numbers went through a float32 logarithm, arrays did not.
+    assert (found(images, log_probability).softmax(dim=1) - plain).abs().max() <= 1e-6
+
+
+def test_the_released_start_of_the_convolution_is_potts():
+    """There every entry begins at 0.1 · √(2 / C): the same number for all classes moves none against another."""
+    images, log_probability = case()
+    potts, released = (convcrf("convcrf_c") for _ in range(2))
+    with torch.no_grad():
+        released.compatibility -= 0.1 * (2 / CLASSES) ** 0.5
+    difference = released(images, log_probability) - potts(images, log_probability)
+    assert (difference - difference.mean(dim=1, keepdim=True)).abs().max() <= ROUNDING
+
+
+def test_no_iteration_returns_the_unary():
+    images, log_probability = case()
+    for crf in (crfrnn(iterations=0), convcrf(iterations=0)):
+        scores = stirred(crf).eval()(images, log_probability)
+        assert (scores.softmax(dim=1) - log_probability.exp()).abs().max() <= ROUNDING
+
+
+def test_one_iteration_is_its_closed_form():
+    """softmax(U − μ Σ_m w_m ∘ k̄_m softmax(U)), with the kernels' matrices written out."""
+    images, log_probability = case()
+    crf = stirred(crfrnn(iterations=1)).eval()
+    q = log_probability.exp()[0].flatten(1)
+    total = 0
+    kernels = crf.appearance(images), crf.smoothness(images)
+    for weight, features in zip(crf.weights(CLASSES), kernels, strict=True):
+        places = features[0].flatten(1)
+        matrix = torch.exp(-0.5 * (places[:, :, None] - places[:, None, :]).square().sum(dim=0))
+        total = total + weight[:, None] * (q @ (matrix / matrix.sum(dim=1, keepdim=True)).T)
+    expected = (log_probability[0].flatten(1) - crf.penalties() @ total).softmax(dim=0)
+    found = crf(images, log_probability).softmax(dim=1)[0].flatten(1)
+    assert (found - expected).abs().max() <= ROUNDING
+
+
+def test_a_symmetric_compatibility_is_the_mean_of_both_ways():
+    images, log_probability = case()
+    symmetric, asymmetric = stirred(crfrnn(compatibility="symmetric")), stirred(crfrnn())
+    with torch.no_grad():
+        asymmetric.compatibility.copy_((asymmetric.compatibility + asymmetric.compatibility.T) / 2)
+    found = symmetric(images, log_probability) - asymmetric(images, log_probability)
+    assert found.abs().max() <= ROUNDING
+
+
+def test_training_has_its_own_number_of_iterations():
+    images, log_probability = case()
+    crf = stirred(crfrnn(iterations=3, training_iterations=1))
+    longer, shorter = (stirred(crfrnn(iterations=count)).eval() for count in (3, 1))
+    assert torch.equal(crf.eval()(images, log_probability), longer(images, log_probability))
+    assert torch.equal(crf.train()(images, log_probability), shorter(images, log_probability))
+
+
+def test_iterations_after_those_of_the_training_take_the_last_ones_parts():
+    images, log_probability = case()
+    crf = stirred(crfrnn(untied=True, iterations=3, training_iterations=1)).eval()
+    tied = stirred(crfrnn(iterations=3)).eval()
+    with torch.no_grad():
+        for name in crf.starts:
+            assert getattr(crf, name).shape == (1, *getattr(tied, name).shape)
+            getattr(tied, name).copy_(getattr(crf, name)[0])
+    assert (crf(images, log_probability) - tied(images, log_probability)).abs().max() <= ROUNDING
+
+
+# Positions
+
+
+def test_an_image_takes_the_corner_of_the_canvas():
+    crf = stirred(convcrf(positions=FREE))
+    images, _ = case(4, 5)
+    rows, cols = torch.meshgrid(torch.arange(4.0).double(), torch.arange(5.0).double(), indexing="ij")
+    expected = (torch.stack([cols, rows]) + crf.positions[:, :4, :5]) / crf.value("theta_gamma")
+    assert torch.allclose(crf.smoothness(images)[0], expected, rtol=0, atol=ROUNDING)
+
+
+def test_a_canvas_may_be_resized_to_any_image():
+    crf = convcrf(positions=FREE | {"other_sizes": "resample"})
+    with torch.no_grad():
+        crf.positions += 0.25
+    for size in ((3, 3), (6, 7), (12, 21)):
+        plain = convcrf("convcrf_c").smoothness(case(*size)[0])
+        moved = crf.smoothness(case(*size)[0])
+        assert torch.allclose(moved - plain, torch.full_like(plain, 0.25 / 1.5), rtol=0, atol=1e-6)
+
+
+def test_a_canvas_smaller_than_the_image_is_refused():
+    images, log_probability = case(7, 7)
+    said = r"an image: found 7 × 7 px, expected at most 6 × 7, the canvas of its positions; choose a larger canvas"
+    with pytest.raises(DataError, match=said):
+        convcrf(positions=FREE)(images, log_probability)
+
+
+# Fitting
+
+
+def test_numbers_come_back():
+    crf = stirred(convcrf(positions=FREE)).float()
+    again = ConvCRF(crf.settings, CLASSES, crf.numbers())
+    images, log_probability = (x.float() for x in case())
+    assert torch.allclose(again(images, log_probability), crf(images, log_probability), rtol=1e-5, atol=1e-5)
+    assert again.values()["positions_moved"] == pytest.approx(0.3, rel=0.3)
+    assert crf.numbers()["compatibility"].shape == (CLASSES, CLASSES)
+
+
+def test_numbers_of_another_shape_are_refused():
+    with pytest.raises(
+        DataError, match=r"fitted compatibility: found \(3, 3\) numbers, expected \(4, 4\) as the settings"
+    ):
+        ConvCRF(chosen("convcrf_c"), 4, {"compatibility": np.zeros((3, 3), np.float32)})
+
+
+def test_what_the_settings_do_not_have_cannot_be_fitted():
+    with pytest.raises(
+        SettingsError, match=r"key 'fit\.parameters': found 'compatibility', expected what these settings"
+    ):
+        systems.build(chosen("convcrf", fit={"parameters": {"compatibility": 1}}), CLASSES, CPU)
+
+
+@pytest.mark.parametrize("name", ["convcrf_ct", "crfrnn"])
+def test_fit_moves_every_learnt_part_and_lowers_the_loss(name):
+    preset = settings.read(CONFIG / f"{name}.yaml", "systems").plain()
+    weak = {"appearance_weight": 0.5, "smoothness_weight": 0.2, "theta_alpha": 10.0}
+    values = preset | weak | {"fit": preset["fit"] | {"epochs": 12, "batch": 2}}
+    system = systems.build(settings.check(values, "systems", where="a test"), 2, CPU)
+    # Images of different sizes make a batch.
+    curve = list(system.fit([planted(0), planted(1, (16, 30))], seed=0))
+    assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
+    moved = system.module.values()
+    for part in preset["fit"]["parameters"]:
+        before = 0 if f"{part}_moved" in moved else values[part]
+        assert abs(moved.get(f"{part}_moved", moved.get(part)) - before) > 1e-3, part
+    assert not system.module.training
+    unary = systems.build(settings.read(CONFIG / "unary.yaml", "systems"), 2, CPU)
+    sample, unaries = planted(2)
+    assert wrong(system, sample, unaries) < 0.5 * wrong(unary, sample, unaries)
+
+
+def test_factors_make_some_parts_learn_slower():
+    """Adam's first step is the learning rate, whatever the gradient."""
+    rates = {"appearance_weight": 1, "compatibility": 0.25}
+    system = systems.build(chosen("crfrnn", fit={"parameters": rates, "epochs": 1, "learning_rate": 0.1}), 2, CPU)
+    list(system.fit([planted(0)], seed=0))
+    moved = system.module.values()
+    assert moved["appearance_weight_moved"] == pytest.approx(0.1, rel=1e-2)
+    assert moved["compatibility_moved"] == pytest.approx(0.025, rel=1e-2)
+    assert moved["smoothness_weight_moved"] == 0
