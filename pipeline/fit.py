@@ -57,11 +57,17 @@ class Labelled:
         return sample, self.cache.unaries(name, sample.image)
 
     def some(self, split, count, seed):
-        """Return the same of some images of another split, `drawn` at random; of all if it has fewer."""
+        """Return the same of some images of a split, at random; of all if it has fewer."""
         names = self.pack.names(split)
         drawn = np.random.default_rng(seed).permutation(len(names))[:count]
-        self.drawn = [names[place] for place in sorted(drawn)]
-        return Labelled(*self.paths, self.drawn, workers=self.workers, threads=self.threads, keep=self.keep)
+        names = [names[place] for place in sorted(drawn)]
+        return Labelled(*self.paths, names, workers=self.workers, threads=self.threads, keep=self.keep)
+
+    def draw(self, split, count, seed):
+        """Return `some` to fit on instead of these; `drawn` tells their names."""
+        some = self.some(split, count, seed)
+        self.drawn = some.names
+        return some
 
     def each(self, work, rests_on, tasks):
         """Yield (task, result) of every task (name, keys), in order; what was worked out before is only looked up.

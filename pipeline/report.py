@@ -89,7 +89,7 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
     per_image = {system: quality_of_images(score) for system, score in scores.items()}
     pictures = show_pictures(pack, per_image, scores["unary"].names, stores, args.images)
     steps = show_steps(pack, members, scores, gains_of_chief(per_image), args.results)
-    training, stamps = show_training(name, members, colours, figures, args.results)
+    training, stamps = show_training(name, members, pack.class_names, colours, figures, args.results)
     stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
     for score in scores.values():
         score.close()
@@ -228,10 +228,10 @@ def training_speed(row, chosen, results):
     return epochs[-1]["steps"] * chosen.train.batch / seconds if seconds and "train" in chosen else None
 
 
-def show_training(name, members, colours, figures, results):
+def show_training(name, members, class_names, colours, figures, results):
     """Return how one network was trained and its systems fitted, and the stamps of the fits."""
     histories = {path.stem: tables.read_history(path) for path in members[0].histories(results)}
-    shown, folded, stamps = sections.training(name, histories, figures), "", []
+    shown, folded, stamps, curves = sections.training(name, histories, figures), "", [], {}
     for row in members:
         if not row.fitted(results).is_file():
             continue
@@ -239,8 +239,13 @@ def show_training(name, members, colours, figures, results):
         place = colours[row.system]
         file_name = f"{name}.{row.system}.fit"
         shown += sections.fitting(file_name, row.system, found.curve, place, figures)
+        curves[row.system] = found.curve
+        if "compatibility" in found.state:
+            matrix = found.state["compatibility"], class_names
+            shown += sections.compatibility(f"{name}.{row.system}.compatibility", row.system, *matrix, figures)
         folded += sections.parameters(row.system, found.settings, found.state)
         stamps.append(found.stamp)
+    shown += sections.watched(f"{name}.fits", curves, colours, figures)
     return (element("div", shown, class_="plots small") if shown else "") + folded, stamps
 
 

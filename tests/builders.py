@@ -140,7 +140,7 @@ def labels(path, pack, unaries, *, split="val", sharpen=0.0, seconds=0.25, syste
 def fitted(path, *, system="convcrf", state=None, curve=None, images=()):
     """Write a system fitted on `images`, with a falling curve and the settings of its file in ``config/systems``."""
     chosen = settings.read(settings.ROOT / "config/systems" / f"{system}.yaml", "systems")
-    state = {"theta_alpha": np.float32(31.5), "compatibility": 1 - np.eye(4)} if state is None else state
+    state = {"theta_alpha": np.float32(31.5)} if state is None else state
     if curve is None:
         curve = [{"step": step, "loss": 0.4 + 0.5**step, "theta_alpha": 40 - step} for step in range(6)]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import torch
 from pipeline.algorithms.backprop import groups
 from pipeline.algorithms.divergence import Divergence
 from pipeline.algorithms.losses import LOSSES
+from pipeline.metrics.overlap import confusion, mean_iou
 
 
 class GradientSystem:
@@ -18,14 +19,42 @@ class GradientSystem:
     model = None
 
     def __init__(self, settings, classes, state, device):
-        self.settings, self.device = settings, device
+        self.settings, self.classes, self.device = settings, classes, device
         self.module = self.model(settings, classes, state).to(device).eval()
 
     def fit(self, samples, seed):
         """Lower the loss on labelled images with Adam; yields as the protocol says."""
         if not self.settings.fit.parameters:
             return iter(())
-        return fit(self.module, samples, self.settings.fit, seed, self.device)
+        rows = fit(self.module, samples, self.settings.fit, seed, self.device)
+        return self._watched(rows, samples, seed) if "watch" in self.settings.fit else rows
+
+    def _watched(self, rows, samples, seed):
+        """Add to the rows of a fit, before the first step and after some, the mean IoU of some images in percent.
+
+        Nothing is chosen by it; source: Teichmann and Cipolla, arXiv:1805.04777, Figure 2.
+        """
+        every, images = self.settings.fit.watch.every, self.settings.fit.watch.images
+        some = {f"{split}_miou": samples.some(split, images, seed) for split in ("heldout", "val")}
+
+        def look():
+            self.module.eval()
+            return {name: self._miou(each) for name, each in some.items()}
+
+        start = look()
+        for row in rows:
+            if row["step"] == 1:
+                yield {"step": 0, "steps": row["steps"]} | start
+            if row["step"] % every == 0 or row["step"] == row["steps"]:
+                row |= look()
+            self.module.train()
+            yield row
+
+    def _miou(self, samples):
+        counts = 0
+        for sample, unaries in samples:
+            counts = counts + confusion(sample.truth, self.refine(sample.image, unaries), self.classes)
+        return round(100 * float(mean_iou(counts)), 3)
 
     def refine(self, image, unaries):
         """Return labels (H, W) uint8."""

@@ -71,7 +71,7 @@ def bars(class_names, series, colours, name):
     """
     rows, thick = len(class_names), 0.8 / len(series)
     height = 0.75 + rows * max(0.34, 0.12 * len(series) + 0.1)
-    with _drawing(name, height) as (figure, done):
+    with drawing(name, height) as (figure, done):
         axes = figure.subplots()
         for place, (system, values) in enumerate(series.items()):
             at = np.arange(rows) + (place - (len(series) - 1) / 2) * thick
@@ -108,7 +108,7 @@ def curves(series, colours, name, *, across, up, log=False):
     str
         SVG.
     """
-    with _drawing(name, 3.0) as (figure, done):
+    with drawing(name, 3.0) as (figure, done):
         axes = figure.subplots()
         marked = max(len(x) for x, _ in series.values()) <= 20
         for line, (x, y) in series.items():
@@ -145,7 +145,7 @@ def gains(labels, values, lows, highs, colours, name):
     str
         SVG.
     """
-    with _drawing(name, 0.75 + 0.34 * len(labels)) as (figure, done):
+    with drawing(name, 0.75 + 0.34 * len(labels)) as (figure, done):
         axes = figure.subplots()
         axes.axvline(0, color=_INK, linewidth=0.9)
         for row, (value, low, high, place) in enumerate(zip(values, lows, highs, colours, strict=True)):
@@ -187,7 +187,7 @@ def heat_maps(maps, name, *, across, up, colours, faint, framed):
     lines, size = -(-len(maps) // columns), (3.7 / columns / len(across[1]), min(max(0.2, 0.9 / len(up[1])), 0.5))
     known = np.concatenate([values[np.isfinite(values)] for values in maps.values()])
     scale = Normalize(known.min(), max(known.max(), known.min() + 0.1))
-    with _drawing(name, 1.25 + lines * (0.3 + size[1] * len(up[1]))) as (figure, done):
+    with drawing(name, 1.25 + lines * (0.3 + size[1] * len(up[1]))) as (figure, done):
         panels = figure.subplots(lines, columns, squeeze=False).ravel()
         for number, (title, values) in enumerate(maps.items()):
             axes = panels[number]
@@ -223,7 +223,7 @@ def climb(x, y, ends, name, *, across, up):
     str
         SVG.
     """
-    with _drawing(name, 2.3) as (figure, done):
+    with drawing(name, 2.3) as (figure, done):
         axes = figure.subplots()
         axes.plot(x, y, color=SERIES[1][0], drawstyle="steps-post")
         last = -np.inf
@@ -239,7 +239,7 @@ def climb(x, y, ends, name, *, across, up):
 
 
 @contextmanager
-def _drawing(name, height):
+def drawing(name, height):
     """Yield an empty figure and a list that holds its SVG afterwards."""
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
         figure, done, text = Figure(figsize=(WIDTH, height), layout="constrained"), [], StringIO()

@@ -6,7 +6,7 @@ Every function returns HTML. Where one draws, it puts the SVG into `figures`, by
 import json
 from collections.abc import Mapping
 
-from pipeline.figures import gallery, plots, searches, words
+from pipeline.figures import gallery, learnt, plots, searches, words
 from pipeline.figures.page import element, facts, plot, table, text
 
 BAND = "miou_band_"
@@ -158,6 +158,24 @@ def fitting(name, system, curve, colour, figures):
     svg = plots.curves({system: points}, {system: colour}, name, across="step", up="loss")
     caption = f"Fit of {text(system)}: loss on the held-out images, by step."
     return _show(figures, name, svg, caption, f"Line: loss of {system} by step")
+
+
+def watched(name, curves, colours, figures):
+    """Draw the mean IoU that the fits of a network's systems told on the way, a line for each; curves by system."""
+    shown = ""
+    for key, where in learnt.WATCHED.items():
+        if lines := learnt.watched(curves, key):
+            svg = plots.curves(lines, colours, f"{name}.{key}", across="step", up="mean IoU, %")
+            caption = f"Fits: mean IoU of some of the {where}, by step."
+            shown += _show(figures, f"{name}.{key}", svg, caption, f"Line: mean IoU of {where} by step")
+    return shown
+
+
+def compatibility(name, system, penalty, class_names, figures):
+    """Draw the compatibility that a system learnt."""
+    svg = learnt.compatibility(penalty, class_names, name)
+    caption = learnt.COMPATIBILITY.format(system=text(system))
+    return _show(figures, name, svg, caption, f"Matrix: compatibility of classes learnt by {system}")
 
 
 def _search(name, system, curve, figures):

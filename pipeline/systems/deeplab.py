@@ -52,7 +52,7 @@ class System(refiners.GradientSystem):
     def _images(self, samples, seed):
         """Return the labelled images to search on, and their names in random order."""
         if self.settings.search.images == "paper":
-            samples = samples.some("val", PAPERS_IMAGES, seed)
+            samples = samples.draw("val", PAPERS_IMAGES, seed)
         order = np.random.default_rng(seed).permutation(len(samples.names))
         return samples, [samples.names[place] for place in order]
 

@@ -1,13 +1,16 @@
 """`fit` from its command line: the same bytes twice, refusals."""
 
 import builders
+import numpy as np
 import pytest
 from observe import said
 from tiny import DEEPLAB
 
 from pipeline import fit
+from pipeline.core import settings
 from pipeline.core.settings import ROOT
 from pipeline.formats import fitted
+from pipeline.formats.packs import Pack
 from pipeline.systems import deeplab
 
 
@@ -41,6 +44,55 @@ def test_fit_refuses_unaries_without_the_held_out_images(tiny_run, tmp_path, cap
     cached = builders.unaries(tmp_path / "u.zarr", tiny_run.pack, splits=("val",))
     assert tiny_run("fit", unaries=cached, output=tmp_path / "f.npz") == 2
     assert "found no image heldout_" in said(capsys)
+
+
+# Learnt parts
+
+
+@pytest.fixture(scope="module")
+def crfrnn(tiny_run, tmp_path_factory):
+    """A CRF-RNN fitted on the tiny run's unaries, four steps, watched: its settings and the fitted file."""
+    folder = tmp_path_factory.mktemp("crfrnn")
+    preset = settings.read(ROOT / "config/systems/crfrnn.yaml", "systems").plain()
+    fitting = preset["fit"] | {"epochs": 4, "batch": 2, "watch": {"every": 2, "images": 2}}
+    path = tiny_run.yaml("crfrnn", preset | {"theta_alpha": 8.0, "fit": fitting})
+    assert tiny_run("fit", settings=path, output=folder / "f.npz") == 0
+    return path, folder / "f.npz"
+
+
+def test_learnt_arrays_are_kept_and_used(tiny_run, crfrnn, tmp_path):
+    found = fitted.read(crfrnn[1])
+    assert {name: array.shape for name, array in found.state.items() if array.shape} == {
+        "appearance_weight": (4,),
+        "smoothness_weight": (4,),
+        "compatibility": (4, 4),
+    }
+    assert abs(found.state["compatibility"] - (1 - np.eye(4))).max() > 1e-3
+    assert tiny_run("refine", system=crfrnn[1], output=tmp_path / "l.zarr") == 0
+
+
+def test_a_fit_may_be_watched_on_the_way(tiny_run, crfrnn, tmp_path):
+    """Before the first step, and after every second; watching changes nothing, and nothing of val is fitted on."""
+    found = fitted.read(crfrnn[1])
+    assert [row["step"] for row in found.curve if "val_miou" in row] == [0, 2, 4]
+    assert all(0 <= row[key] <= 100 for row in found.curve for key in ("val_miou", "heldout_miou") if key in row)
+    assert found.stamp["inputs"]["images"] == list(Pack(tiny_run.pack).names("heldout"))
+    values = found.settings.plain()
+    unwatched = values | {"fit": {key: value for key, value in values["fit"].items() if key != "watch"}}
+    assert tiny_run("fit", settings=tiny_run.yaml("unwatched", unwatched), output=tmp_path / "f.npz") == 0
+    again = fitted.read(tmp_path / "f.npz")
+    assert all(np.array_equal(again.state[name], array) for name, array in found.state.items())
+    assert [row["loss"] for row in again.curve] == [row["loss"] for row in found.curve if "loss" in row]
+
+
+def test_fit_says_what_blew_up_and_leaves_nothing(tiny_run, tmp_path, capsys):
+    preset = settings.read(ROOT / "config/systems/crfrnn.yaml", "systems").plain()
+    wild = preset | {"fit": preset["fit"] | {"epochs": 40, "batch": 2, "learning_rate": 1e18}}
+    assert tiny_run("fit", settings=tiny_run.yaml("wild", wild), output=tmp_path / "f.npz") == 2
+    line = said(capsys)
+    assert "fit, step 2: found " in line and "expected a finite one; lower the learning rate" in line
+    assert any(name in line for name in preset["fit"]["parameters"])
+    assert list(tmp_path.iterdir()) == []
 
 
 # A search

@@ -173,6 +173,33 @@ def test_a_fit_that_searched_shows_its_surface(copy, html):
     }
 
 
+def test_a_learnt_compatibility_is_drawn_with_the_classes(copy, html):
+    assert "Compatibility learnt" not in html
+    penalty = 1 - np.eye(4, dtype=np.float32)
+    penalty[1, 2] = 0.25
+    builders.fitted(copy.file("fit", "net/convcrf", "npz"), system="crfrnn", state={"compatibility": penalty})
+    assert copy.report() == 0
+    page = copy.html()
+    assert page.count("Compatibility learnt by convcrf") == 1
+    assert (copy.page / "figures/tiny.net.convcrf.compatibility.svg").is_file()
+
+
+def test_fits_that_were_watched_are_drawn_together(copy, html):
+    assert "Fits: mean IoU" not in html
+    for number, system in enumerate(("convcrf", "fullcrf")):
+        curve = [
+            {"step": step, "steps": 4, "heldout_miou": 50.0 + step, "val_miou": 48.0 + number} for step in (0, 2, 4)
+        ]
+        curve.insert(1, {"step": 1, "steps": 4, "loss": 0.5})
+        builders.fitted(copy.file("fit", f"net/{system}", "npz"), system=system, curve=curve)
+    assert copy.report() == 0
+    page = copy.html()
+    assert page.count("Fits: mean IoU of some of the") == 2
+    for key in ("heldout_miou", "val_miou"):
+        svg = (copy.page / f"figures/tiny.net.fits.{key}.svg").read_text(encoding="utf-8")
+        assert "convcrf" in svg and "fullcrf" in svg
+
+
 def test_report_repeats_to_the_byte(whole, html, tmp_path):
     assert whole.report(tmp_path / "again") == 0
     assert (tmp_path / "again/index.html").read_text(encoding="utf-8") == html
