@@ -66,12 +66,23 @@ def run(args):
     )
     network = nets.build(trained.network, pack.classes)
     network.load_state_dict(tensors)
+    recompute(net, network, system.module, args.net)
     module = backprop.Segmenter(network, trained.scaling, system.module).to(where)
     change = train(module, net, pack, args, described, where)
     with whole_file(args.output_system) as beside:
         done = fitted.Fitted(given.settings, system.state(), given.curve, described | {"change": change})
         fitted.write(beside, done)
     trainings.Checkpoint(args.output, described).remove()
+
+
+def recompute(net, network, refiner, path):
+    """Tell network and refiner what they need not keep for the backward pass."""
+    network.recompute, refiner.recompute = ("network" in net.recompute, "system" in net.recompute)
+    normalised = any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())
+    if network.recompute and normalised and net.finetune.normalisation == "trained":
+        # Its statistics would be taken twice.
+        found, expected = "'network' with batch normalisation that is trained", "normalisation: frozen"
+        raise SettingsError(f"{path}, key 'recompute'", found, expected, "freeze it, or take 'network' out")
 
 
 def train(module, net, pack, args, described, where):

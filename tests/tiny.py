@@ -47,6 +47,7 @@ TUNED = {
     "net": "tiny",
     "system": "convcrf",
     "system_learning_rate": 5e-3,
+    "recompute": [],
     "watched_images": 2,
     "finetune": LOOP | {"epochs": 1, "learning_rate": 1e-4, "normalisation": "frozen"},
     "cache": CACHE,

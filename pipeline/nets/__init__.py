@@ -13,6 +13,8 @@ What every network keeps, so that `train` and `cache` need not know which one th
   trained anew for each set of classes stands below ``classifier.``;
 - where a weight file's tensors need more than a prefix, ``network.adapted(tensors)`` returns them as the network has
   them. Without it names and shapes must agree;
+- ``network.recompute``, false when it is built, may be set true: its parts then keep only what enters them for the
+  backward pass and work the rest out again there (`in_parts`);
 - ``network.facts()``, if it is there, returns what else a table of networks tells of it, by heading.
 
 Below `build` stand the few pieces that several networks share.
@@ -20,9 +22,11 @@ Below `build` stand the few pieces that several networks share.
 
 import importlib
 import pkgutil
+from collections import deque
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.core.errors import SettingsError
 from pipeline.core.settings import nearest
@@ -72,6 +76,28 @@ def facts(settings, classes):
         network = build(settings, classes)
     told = {"architecture": settings.architecture, "parameters": sum(each.numel() for each in network.parameters())}
     return told | {"stride, px": network.grid.stride} | (network.facts() if hasattr(network, "facts") else {})
+
+
+def in_parts(parts, x, recompute):
+    """Yield what each of several modules makes of what the one before made.
+
+    Parameters
+    ----------
+    parts : iterable of callable
+    x : Tensor
+        What enters the first.
+    recompute : bool
+        Whether the backward pass works each part out again from what entered it, instead of keeping what is inside:
+        much less memory, and the forward pass once more.
+    """
+    for part in parts:
+        x = checkpoint(part, x, use_reentrant=False) if recompute else part(x)
+        yield x
+
+
+def through(parts, x, recompute):
+    """Return what comes out of the last of `in_parts`."""
+    return deque(in_parts(parts, x, recompute), maxlen=1).pop()
 
 
 def channels(standard, width):

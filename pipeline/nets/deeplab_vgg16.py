@@ -11,13 +11,12 @@ from torch.nn import functional
 from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
 from pipeline.core.settings import nearest
-from pipeline.nets import channels, initialise
-from pipeline.nets.vgg16 import INNER, POOLED, STAGES, adapted, features, fully_connected
+from pipeline.nets import channels, in_parts, initialise
+from pipeline.nets.vgg16 import INNER, POOLED, STAGES, adapted, features, fully_connected, stages
 
 # Table 2: kernel and dilation ("input stride") of fc6, and by how much its channels and fc7's are fewer.
 VARIANTS = {"base": (4, 4, 1), "4x4": (4, 8, 1), "7x7": (7, 4, 1), "largefov": (3, 12, 4)}
 BRANCH = 128  # channels of each multi-scale branch, as published
-POOLS = (4, 9, 16, 23)  # where the first four pools stand in `features`
 
 
 def build(settings, classes):
@@ -50,7 +49,7 @@ def build(settings, classes):
 class DeepLab(nn.Module):
     """See `build`."""
 
-    grid = Grid("points", 8)
+    grid, recompute = Grid("points", 8), False
 
     def __init__(self, settings, classes):
         super().__init__()
@@ -80,11 +79,8 @@ class DeepLab(nn.Module):
             # Even pools reach both ends of 8 n + 2 pixels.
             beyond = [-(size - 2) % self.grid.stride for size in images.shape[-2:]]
             images = functional.pad(images, (0, beyond[1], 0, beyond[0]))
-        x, seen = images, [images]
-        for place, layer in enumerate(self.backbone.features):
-            x = layer(x)
-            if place in POOLS:
-                seen.append(x)
+        *pooled, x = in_parts(stages(self), images, self.recompute)
+        seen = [images, *pooled]
         x = fully_connected(self, x)[..., :rows, :cols]
         if self.multiscale:
             x = torch.cat([x, *(b(y)[..., :rows, :cols] for b, y in zip(self.multiscale, seen, strict=True))], dim=1)

@@ -15,15 +15,15 @@ from torch.nn import functional
 from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
 from pipeline.core.settings import nearest
-from pipeline.nets import channels, initialise
-from pipeline.nets.vgg16 import INNER, PIXELS, POOLED, STAGES, adapted, features, fully_connected
+from pipeline.nets import channels, in_parts, initialise
+from pipeline.nets.vgg16 import INNER, PIXELS, POOLED, STAGES, adapted, features, fully_connected, stages
 
 
 class Skip(NamedTuple):
     """A pool whose scores are added, and the deconvolution that brings the coarser scores to its size."""
 
     pool: str
-    place: int  # in `features`
+    stage: int  # of VGG-16, which ends in it, from 0
     channels: int  # as published
     deconvolution: str
     bias: bool  # whether it has one where it is learned
@@ -31,8 +31,8 @@ class Skip(NamedTuple):
 
 
 SKIPS = (
-    Skip("pool4", 23, STAGES[3][-1], "upscore2", True, 5),
-    Skip("pool3", 16, STAGES[2][-1], "upscore_pool4", False, 9),
+    Skip("pool4", 3, STAGES[3][-1], "upscore2", True, 5),
+    Skip("pool3", 2, STAGES[2][-1], "upscore_pool4", False, 9),
 )
 
 # Number of skips; and with padding, where the first entry stands, px, and how many before it no pixel needs. After
@@ -88,6 +88,8 @@ def build(settings, classes):
 class FCN(nn.Module):
     """See `build`."""
 
+    recompute = False
+
     def __init__(self, settings, classes):
         super().__init__()
         self.variant, self.padding = settings.variant, settings.padding
@@ -114,16 +116,12 @@ class FCN(nn.Module):
             nn.init.zeros_(self.classifier[f"score_{skip.pool}"].weight)
 
     def forward(self, images):
-        x, pooled = images, {}
-        for place, layer in enumerate(self.backbone.features):
-            x = layer(x)
-            if isinstance(layer, nn.MaxPool2d):
-                pooled[place] = x
-        scores = self.classifier.score_fr(fully_connected(self, x))
+        pooled = list(in_parts(stages(self), images, self.recompute))
+        scores = self.classifier.score_fr(fully_connected(self, pooled[-1]))
         for skip in self.skips:
             scores = self.upsampling[skip.deconvolution](scores)
             crop = skip.crop if self.padding else 0
-            finer = pooled[skip.place][..., crop:, crop:]
+            finer = pooled[skip.stage][..., crop:, crop:]
             # With padding the pool reaches farther; without, the scores do where a pool's last entry saw half as much.
             rows, cols = map(min, scores.shape[-2:], finer.shape[-2:])
             finer = self.classifier[f"score_{skip.pool}"](finer[..., :rows, :cols])

@@ -10,7 +10,7 @@ Source: Sandler et al., arXiv:1801.04381, table 2.
 from torch import nn
 
 from pipeline.core.grids import Grid
-from pipeline.nets import channels, dilate, fcn_head, initialise
+from pipeline.nets import channels, dilate, fcn_head, initialise, through
 
 # Expansion factor, channels, blocks, stride of the first block: the paper's t, c, n, s.
 STAGES = (
@@ -51,6 +51,8 @@ def build(settings, classes):
 class MobileNetV2FCN(nn.Module):
     """MobileNetV2 backbone and FCN head; see `build`."""
 
+    recompute = False
+
     def __init__(self, settings, classes):
         super().__init__()
         self.grid = Grid("cells", settings.output_stride)
@@ -59,7 +61,7 @@ class MobileNetV2FCN(nn.Module):
         initialise(self)
 
     def forward(self, images):
-        return self.classifier(self.backbone(images))
+        return self.classifier(self.backbone(images, self.recompute))
 
 
 class MobileNetV2(nn.Module):
@@ -81,9 +83,9 @@ class MobileNetV2(nn.Module):
             arriving = leaving
         self.features = nn.Sequential(*layers)
 
-    def forward(self, images):
+    def forward(self, images, recompute=False):
         """Return the features (B F ⌈H/stride⌉ ⌈W/stride⌉) of images (B 3 H W)."""
-        return self.features(images)
+        return through(self.features, images, recompute)
 
 
 class InvertedResidual(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
-from pipeline.nets import channels, dilate, fcn_head, initialise
+from pipeline.nets import channels, dilate, fcn_head, initialise, through
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -46,6 +46,8 @@ def build(settings, classes):
 class ResNetFCN(nn.Module):
     """ResNet backbone and FCN head; see `build`."""
 
+    recompute = False
+
     def __init__(self, settings, classes):
         super().__init__()
         self.grid = Grid("cells", settings.output_stride)
@@ -54,7 +56,7 @@ class ResNetFCN(nn.Module):
         initialise(self)
 
     def forward(self, images):
-        return self.classifier(self.backbone(images))
+        return self.classifier(self.backbone(images, self.recompute))
 
 
 class ResNet(nn.Module):
@@ -87,10 +89,12 @@ class ResNet(nn.Module):
             self.features, stride, before = block.features, 1, after
         return nn.Sequential(*blocks)
 
-    def forward(self, images):
+    def forward(self, images, recompute=False):
         """Return the features (B F ⌈H/stride⌉ ⌈W/stride⌉) of images (B 3 H W)."""
-        x = self.maxpool(functional.relu(self.bn1(self.conv1(images)), inplace=True))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return through((self._stem, self.layer1, self.layer2, self.layer3, self.layer4), images, recompute)
+
+    def _stem(self, images):
+        return self.maxpool(functional.relu(self.bn1(self.conv1(images)), inplace=True))
 
 
 class BasicBlock(nn.Module):

@@ -4,12 +4,14 @@ Source: Simonyan and Zisserman, arXiv:1409.1556 (the network, configuration D); 
 connected layers as convolutions).
 """
 
+import itertools
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from pipeline.core.grids import Grid
-from pipeline.nets import channels, initialise
+from pipeline.nets import channels, initialise, through
 
 # Convolutions between the pools, by their channels.
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -42,7 +44,7 @@ def build(settings, classes):
 class VGG16(nn.Module):
     """See `build`."""
 
-    grid = Grid("cells", 32)
+    grid, recompute = Grid("cells", 32), False
 
     def __init__(self, settings, classes):
         super().__init__()
@@ -57,7 +59,7 @@ class VGG16(nn.Module):
         initialise(self)
 
     def forward(self, images):
-        return self.classifier(fully_connected(self, self.backbone.features(images)))
+        return self.classifier(fully_connected(self, through(stages(self), images, self.recompute)))
 
     def adapted(self, tensors):
         """Return the tensors of a weight file as this network has them, see below."""
@@ -68,6 +70,13 @@ def fully_connected(network, x):
     """Return what the two layers that once were fully connected make of the last pool, with their dropout."""
     x = network.dropout(functional.relu(network.fc6(x), inplace=True))
     return network.dropout(functional.relu(network.fc7(x), inplace=True))
+
+
+def stages(network):
+    """Return the five stages of a network's `features`, each with the pool at its end."""
+    layers, inner = network.backbone.features, (nn.Conv2d, nn.BatchNorm2d, nn.ReLU)
+    ends = [place for place, layer in enumerate(layers, start=1) if not isinstance(layer, inner)]
+    return [layers[start:end] for start, end in itertools.pairwise([0, *ends])]
 
 
 def features(width, pools, last_dilation, batch_norm=False):

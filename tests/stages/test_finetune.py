@@ -56,6 +56,22 @@ def test_finetune_gives_the_same_bytes_twice(tiny_run, tuned, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in again[1:]}
 
 
+def test_recomputing_gives_the_same_numbers(tiny_run, tuned, tmp_path):
+    net = net_file(tmp_path, tiny_run, TUNED | {"recompute": ["network", "system"]})
+    status, output, system, _ = finetune(tiny_run, tmp_path, net=net)
+    assert status == 0
+    plain, again = (weights.read(path)[0] for path in (tuned[1], output))
+    assert all(torch.equal(plain[name], again[name]) for name in plain)
+    assert fitted.read(system).state == fitted.read(tuned[2]).state
+
+
+def test_statistics_are_not_taken_twice(tiny_run, tmp_path, capsys):
+    loop = TUNED["finetune"] | {"normalisation": "trained"}
+    net = net_file(tmp_path, tiny_run, TUNED | {"recompute": ["network"], "finetune": loop})
+    assert finetune(tiny_run, tmp_path, net=net)[0] == 2
+    assert "key 'recompute': found 'network' with batch normalisation that is trained, expected" in said(capsys)
+
+
 def test_finetune_without_learning_rates_changes_nothing(tiny_run, tmp_path):
     still = TUNED | {"system_learning_rate": 0, "finetune": TUNED["finetune"] | {"learning_rate": 0}}
     net = net_file(tmp_path, tiny_run, still)
