@@ -14,7 +14,8 @@ def test_a_table_is_a_target(tmp_path, table):
     folder = small_copy(tmp_path / "run")
     # Weights that the user brings; a plan only asks whether they are there.
     (folder / "data").mkdir()
-    (folder / "data/vgg16-397923af.pth").touch()
+    for name in ("vgg16-397923af.pth", "resnet101-63fe2227.pth"):
+        (folder / "data" / name).touch()
     jobs = planned(folder, table)
     runs = layout.read_runs(folder / f"config/runs/{table}.tsv")
     for stage in ("fit", "refine", "score"):
