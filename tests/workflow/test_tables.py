@@ -9,6 +9,12 @@ from pipeline.formats import tables
 TABLES = sorted(path.stem for path in (ROOT / "config/runs").glob("table_*.tsv"))
 
 
+def trained_with(run):
+    """Return the network that a run's system and network were trained together from, or None."""
+    net = settings.read(ROOT / f"config/nets/{run.net}.yaml", "nets")
+    return net.net if net.source == "finetune" and net.system == run.system else None
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_is_a_target(tmp_path, table):
     folder = small_copy(tmp_path / "run")
@@ -18,9 +24,15 @@ def test_a_table_is_a_target(tmp_path, table):
         (folder / "data" / name).touch()
     jobs = planned(folder, table)
     runs = layout.read_runs(folder / f"config/runs/{table}.tsv")
-    for stage in ("fit", "refine", "score"):
+    for stage in ("refine", "score"):
         wanted = [f"{stage} pack={run.pack}, net={run.net}, system={run.system}" for run in runs]
         assert [job for job in jobs if job.split()[0] == stage] == sorted(wanted)
+    # What is trained together with its network is fitted to the network it starts from.
+    fits = {(run.pack, trained_with(run) or run.net, run.system) for run in runs}
+    wanted = sorted(f"fit pack={pack}, net={net}, system={system}" for pack, net, system in fits)
+    assert [job for job in jobs if job.split()[0] == "fit"] == wanted
+    pairs = sorted(f"finetune pack={run.pack}, pair={run.net}/{run.system}" for run in runs if trained_with(run))
+    assert [job for job in jobs if job.split()[0] == "finetune"] == pairs
     assert {f"aggregate runs={table}", f"report runs={table}", table} <= set(jobs)
 
 
