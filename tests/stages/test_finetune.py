@@ -92,6 +92,36 @@ def test_finetune_lowers_the_loss_of_whole_images(tiny_run, tmp_path):
     assert changed(system)["loss_after"] < changed(system)["loss_before"]
 
 
+@pytest.mark.parametrize("name", ["convcrf_sharp", "convcrf_ct", "fullcrf", "deeplab", "crfrnn", "crfrnn_untied"])
+def test_every_differentiable_system_trains_with_a_network(tiny_run, tmp_path, name):
+    fit = builders.fitted(tmp_path / "f.npz", system=name, state={}, curve=[])
+    net = net_file(tmp_path, tiny_run, TUNED | {"recompute": ["system"]})
+    status, output, system, _ = finetune(tiny_run, tmp_path, net=net, system=fit)
+    assert status == 0
+    change = changed(system)
+    assert change["network"] > 0
+    learnt = "fit" in fitted.read(fit).settings  # deeplab searches, and brings nothing that a gradient moves
+    assert (change["refiner"] > 0) == learnt
+    cached, refined = tmp_path / "u.zarr", tmp_path / "l.zarr"
+    assert tiny_run("cache", net=net, weights=output, output=cached) == 0
+    assert tiny_run("refine", unaries=cached, system=system, output=refined) == 0
+
+
+def test_finetune_says_what_blew_up_and_keeps_the_last_checkpoint(tiny_run, tmp_path, capsys):
+    """The second epoch's steps are 1e30 times the first's."""
+    wild = {"epochs": 3, "schedule": {"name": "step", "every": 2, "factor": 1e30}}
+    net = net_file(tmp_path, tiny_run, TUNED | {"finetune": TUNED["finetune"] | wild})
+    status, output, system, history = finetune(tiny_run, tmp_path, net=net)
+    assert status == 2
+    line = said(capsys)
+    assert "training, step " in line and "expected a finite one; lower the learning rate" in line
+    assert "network." in line or "refiner." in line
+    assert not any(path.exists() for path in (output, system, history))
+    kept = torch.load(output.with_name(f".{output.name}.checkpoint"), weights_only=True)["state"]
+    assert kept["done"] == 2
+    assert all(torch.isfinite(value).all() for value in kept["module"].values())
+
+
 def test_a_tuned_pair_is_cached_and_refined_like_any_other(tiny_run, tuned, tmp_path):
     _, output, system, _ = tuned
     cached, refined = tmp_path / "u.zarr", tmp_path / "l.zarr"

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from pipeline import systems
 from pipeline.core import settings
 from pipeline.core.errors import DataError, SettingsError
+from pipeline.kernels import dispatch
 from pipeline.systems.convcrf import ConvCRF
 from pipeline.systems.fullcrf import FullCRF
 
@@ -289,6 +290,23 @@ def test_fit_moves_every_learnt_part_and_lowers_the_loss(name):
     unary = systems.build(settings.read(CONFIG / "unary.yaml", "systems"), 2, CPU)
     sample, unaries = planted(2)
     assert wrong(system, sample, unaries) < 0.5 * wrong(unary, sample, unaries)
+
+
+@pytest.mark.parametrize("name", ["convcrf_ct", "crfrnn", "crfrnn_paper", "crfrnn_released"])
+def test_nothing_falls_back_to_the_reference_while_it_is_trained(name, monkeypatch):
+    """Single precision on the CPU: every kernel's forward and backward pass is the compiled one's."""
+    taken, pick = set(), dispatch.pick
+
+    def picked(kernel, *arguments):
+        backend = pick(kernel, *arguments)
+        taken.add((kernel, backend))
+        return backend
+
+    monkeypatch.setattr(dispatch, "pick", picked)
+    system = systems.build(chosen(name, fit={"epochs": 1}), 2, CPU)
+    list(system.fit([planted(0)], seed=0))
+    assert {backend for _, backend in taken} == {"cpu"}
+    assert len(taken) >= 2
 
 
 def test_factors_make_some_parts_learn_slower():
