@@ -5,6 +5,7 @@ Peers are optional (benchmarks/requirements.txt); each is used as its own docume
 
 import copy
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -64,10 +65,25 @@ def convcrf(source, **changed):
 def convcrf_training(source, **changed):
     """Forward and backward through our ConvCRF, to the unary and to all its numbers."""
     learnt = ["appearance_weight", "smoothness_weight", "theta_beta", "theta_gamma", "unary_weight"]
+    learnt += ["compatibility"] if changed.get("compatibility", "potts") != "potts" else []
     fit = {"parameters": dict.fromkeys(learnt, 1)}
     return training(
         ConvCRF(system("convcrf_released", fit=fit, **changed), len(source.probability), {}), *tensors(source)
     )
+
+
+def crfrnn_training(source, **changed):
+    """Forward and backward through our CRF-RNN, five iterations, to the unary, its weights and its compatibility."""
+    model = FullCRF(system("crfrnn_released", **changed), len(source.probability), {}).train()
+    return training(model, *tensors(source))
+
+
+def crfasrnn_training(source, checkout):
+    """The same through crfasrnn_pytorch, from the user's own checkout, built as its page says."""
+    sys.path[:0] = [str(checkout), str(Path(checkout) / "crfasrnn")]
+    from crfasrnn.crfrnn import CrfRnn
+
+    return training(CrfRnn(len(source.probability), num_iterations=ITERATIONS), *tensors(source))
 
 
 def training(model, images, scores):
@@ -106,13 +122,13 @@ def pydensecrf(source, normalisation="symmetric", weights=WEIGHTS):
     return call
 
 
-def reference(source, checkout, filter_size, blur=4, train=False):
+def reference(source, checkout, filter_size, blur=4, train=False, compatibility=False):
     """The ConvCRF authors' code, from the user's own checkout; kernels are made anew in every call, as there."""
     sys.path.insert(0, str(checkout))
     from convcrf import convcrf as released
 
     configuration = copy.deepcopy(released.default_conf)
-    configuration |= {"filter_size": filter_size, "blur": blur, "trainable": train}
+    configuration |= {"filter_size": filter_size, "blur": blur, "trainable": train, "convcomp": compatibility}
     classes, *shape = source.probability.shape
     model = released.GaussCRF(conf=configuration, shape=shape, nclasses=classes, use_gpu=False)
     images, scores = tensors(source)

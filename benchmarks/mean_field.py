@@ -91,18 +91,17 @@ def main():
         print(json.dumps(measure(args.images, **json.loads(args.one))))
         return
     result = record.header() | {
-        "times": timed(args),
+        "times": timed([entry for entry in entries(args.convcrf) if args.only in entry.name], SIZES, args),
         "equality": equality(args.images),
         "growth": growth(args.images),
     }
     record.keep("mean_field", result)
 
 
-def timed(args):
+def timed(chosen, sizes, args):
     """Return per size and contestant: median ms, their quartiles, extra memory, threads at its best."""
     found = {}
-    for size in SIZES:
-        chosen = [entry for entry in entries(args.convcrf) if args.only in entry.name]
+    for size in sizes:
         jobs = [(entry, threads) for entry in chosen for threads in entry.threads]
         runs = {(entry.name, threads): [] for entry, threads in jobs}
         for turn in range(args.rounds):
