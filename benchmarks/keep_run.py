@@ -1,0 +1,92 @@
+"""Keep the figures of a run as JSON: its table, fitted numbers, and seconds and memory of every job it rests on.
+
+    snakemake --cores 2 && python benchmarks/keep_run.py
+    snakemake --cores 2 table_convcrf_2 && python benchmarks/keep_run.py table_convcrf_2
+
+The first of each in a checkout without results, so that all jobs are this run's.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import record
+
+from pipeline.core import layout, settings
+from pipeline.formats import fitted, tables, weights
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+
+
+def main():
+    """Collect and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="?", default="embedded", help="a run table, without .tsv")
+    runs = parser.parse_args().runs
+    rows = layout.read_runs(ROOT / f"config/runs/{runs}.tsv")
+    jobs = {name: job(path) for name, path in files_of(runs, rows)}
+    result = record.header() | {
+        "rows": tables.read(RESULTS / f"aggregate/{runs}.tsv")[0],
+        "fitted": {f"{row.net}/{row.system}": numbers(row.fitted(RESULTS)) for row in rows if row.system != "unary"},
+        "fine-tuning": changes(rows),
+        "seconds": round(sum(float(one["s"]) for one in jobs.values()), 1),
+        "jobs": jobs,
+    }
+    record.keep("default_run" if runs == "embedded" else runs, result)
+
+
+def files_of(runs, rows):
+    """Yield name and benchmark file of every job that a run table rests on, networks it starts from included."""
+    packs, nets, systems = {row.pack for row in rows}, {row.net for row in rows}, set()
+    while missing := {before(net) for net in nets} - nets - {None}:
+        nets |= missing
+    for row in rows:
+        systems |= {(row.net, row.system), (before(row.net), row.system)}
+    for path in sorted(RESULTS.rglob("*.time.tsv")):
+        name = str(path.relative_to(RESULTS)).removesuffix(".time.tsv")
+        stage, where, *rest = name.split("/")
+        if stage in ("aggregate", "report"):
+            ours = where == runs
+        elif stage in ("fit", "refine", "score"):
+            ours = where in packs and tuple(rest) in systems
+        else:
+            ours = where in packs and (not rest or rest[0] in nets)
+        if ours:
+            yield name, path
+
+
+def before(net):
+    """Return the network that one starts from, or None."""
+    chosen = settings.read(ROOT / f"config/nets/{net}.yaml", "nets")
+    return chosen.get("net") or chosen.get("init_from")
+
+
+def job(path):
+    """Read one of Snakemake's benchmark files: imports included; seconds, and the largest resident memory in MiB."""
+    with path.open(encoding="utf-8") as file:
+        row = next(csv.DictReader(file, delimiter="\t"))
+    return {"s": row["s"], "max_rss": row["max_rss"]}
+
+
+def numbers(path):
+    """Return the fitted numbers of one system; of arrays their range."""
+    state = fitted.read(path).state
+    return {
+        name: float(value) if value.size == 1 else [float(value.min()), float(value.max())]
+        for name, value in state.items()
+    }
+
+
+def changes(rows):
+    """Return what every joint training changed."""
+    found = {}
+    for row in rows:
+        path = RESULTS / f"finetune/{row.pack}/{row.net}/{row.system}.safetensors"
+        if path.is_file():
+            found[f"{row.net}/{row.system}"] = weights.read(path)[1]["change"]
+    return found
+
+
+if __name__ == "__main__":
+    main()
