@@ -38,7 +38,7 @@ def read(settings, seed):
     Returns
     -------
     Source
-        min(200, a fifth) of the train list is held out, as `voc.hold_out` chooses.
+        Held out is the list given, or min(200, a fifth) of the train list as `voc.hold_out` chooses.
 
     Raises
     ------
@@ -46,11 +46,11 @@ def read(settings, seed):
         If a list, image or label is missing or does not fit; the message names the file.
     """
     root, folder = Path(settings.root).expanduser(), Path(settings.labels).expanduser()
-    train, val = voc.lists(root, "Main", settings.splits)
+    train, val, heldout = voc.lists(root, "Main", settings.splits)
     class_names, table = _classes(folder, settings.background == "class")
-    for name in (*train, *val):
+    for name in (*train, *heldout, *val):
         _files(root, folder, name)
-    heldout = voc.hold_out(train, {name: name for name in train})
+    heldout = heldout or voc.hold_out(train, {name: name for name in train})
     splits = {"train": tuple(sorted(set(train) - set(heldout))), "heldout": heldout, "val": tuple(val)}
     return Source(class_names, splits, lambda name: _sample(root, folder, name, table))
 

@@ -28,13 +28,13 @@ def read(settings, seed):
     """
     root = Path(settings.root).expanduser()
     class_names = _class_names(settings, root)
-    train, val = lists(root, "Segmentation", settings.splits)
-    blocks = _blocks(train + val, settings.block_length)
-    heldout = hold_out(train, blocks)
-    if len(heldout) == len(train):
+    train, val, heldout = lists(root, "Segmentation", settings.splits)
+    blocks = _blocks([*train, *heldout, *val], settings.block_length)
+    heldout = heldout or hold_out(train, blocks)
+    if set(heldout) >= set(train):
         found = f"{len(train)} images in one block"
         raise DataError(f"{root}, split train", found, "more than is held out", "lower `block_length` or add images")
-    for name in (*train, *val):
+    for name in (*train, *heldout, *val):
         _files(root, name)
     splits = {"train": tuple(sorted(set(train) - set(heldout))), "heldout": heldout, "val": tuple(val)}
 
@@ -45,16 +45,17 @@ def read(settings, seed):
 
 
 def lists(root, folder, splits):
-    """Return the image names of train and val, two lists of ROOT/ImageSets/FOLDER without a name in common.
+    """Return the image names of train, val and heldout, lists of ROOT/ImageSets/FOLDER; of the last () if not given.
 
-    `splits` maps "train" and "val" to the lists' names, without .txt. DataError if a list is missing, empty or
-    names an image twice, or if both name one.
+    `splits` maps "train", "val" and perhaps "heldout" to the lists' names, without .txt. DataError if a list is
+    missing, empty or names an image twice, or if val and another name one; what is held out may stand in train.
     """
-    train, val = (_list(root, folder, splits[split]) for split in ("train", "val"))
-    both = sorted(set(train) & set(val))
-    if both:
-        raise DataError(f"{root}, splits train and val", f"{both[0]} in both", "disjoint lists", "mend the lists")
-    return train, val
+    named = {split: tuple(_list(root, folder, name)) for split, name in splits.items()}
+    for split in sorted(set(named) - {"val"}, reverse=True):
+        if both := sorted(set(named[split]) & set(named["val"])):
+            where, found = f"{root}, splits {split} and val", f"{both[0]} in both"
+            raise DataError(where, found, "disjoint lists", "mend the lists")
+    return named["train"], named["val"], named.get("heldout", ())
 
 
 def hold_out(names, blocks):

@@ -201,6 +201,27 @@ def test_a_name_in_both_lists(root):
     assert "found t4 in both" in said
 
 
+def test_a_list_of_ones_own_is_held_out(root):
+    """Of train or beside it; what it names is not trained on."""
+    save_list(root, "mine", ["t1", "t3"])
+    splits = read(root, splits={"train": "train", "val": "val", "heldout": "mine"}).splits
+    assert splits["heldout"] == ("t1", "t3")
+    assert not set(splits["train"]) & {"t1", "t3"} and len(splits["train"]) == len(TRAIN) - 2
+
+
+def test_a_held_out_list_that_overlaps_val(root):
+    save_list(root, "mine", ["t1", VAL[0]])
+    said = refusal(lambda: read(root, splits={"train": "train", "val": "val", "heldout": "mine"}))
+    assert f"splits heldout and val: found {VAL[0]} in both, expected disjoint lists" in said
+
+
+def test_a_held_out_list_that_leaves_nothing_to_train_on(root):
+    save_list(root, "mine", TRAIN)
+    assert "more than is held out" in refusal(
+        lambda: read(root, splits={"train": "train", "val": "val", "heldout": "mine"})
+    )
+
+
 def test_a_name_without_files(root):
     save_list(root, "val", [*VAL, "v9"])
     assert f"{root / 'JPEGImages' / 'v9.jpg'}: found no such file" in refusal(lambda: read(root))
