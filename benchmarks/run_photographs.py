@@ -41,13 +41,16 @@ def arguments(description, weights):
     for option in ("--camvid", "--voc-mini", weights, "--work"):
         parser.add_argument(option, required=True, type=lambda text: Path(text).resolve())
     parser.add_argument("--threads", type=int, default=2)
+    triggers = ["code", "input", "mtime", "params", "software-env"]
+    parser.add_argument("--rerun", nargs="+", choices=triggers, default=triggers, help="what makes a job run again")
     return parser.parse_args()
 
 
 def run_workflow(args, *chosen):
     """Run Snakemake in the working folder, with options of its own."""
     start = (sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", args.work)
-    subprocess.run([*start, "--cores", str(args.threads), "--rerun-incomplete", *chosen], check=True)
+    options = ("--cores", str(args.threads), "--rerun-incomplete", "--rerun-triggers", *args.rerun)
+    subprocess.run([*start, *options, *chosen], check=True)
 
 
 def lay_out(args):
