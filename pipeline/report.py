@@ -240,9 +240,10 @@ def show_training(name, members, class_names, colours, figures, results):
         file_name = f"{name}.{row.system}.fit"
         shown += sections.fitting(file_name, row.system, found.curve, place, figures)
         curves[row.system] = found.curve
-        if "compatibility" in found.state:
-            matrix = found.state["compatibility"], class_names
-            shown += sections.compatibility(f"{name}.{row.system}.compatibility", row.system, *matrix, figures)
+        penalty = found.state.get("compatibility")
+        if penalty is not None and np.ptp(penalty - (1 - np.eye(len(class_names)))) > 0:
+            place = f"{name}.{row.system}.compatibility"
+            shown += sections.compatibility(place, row.system, penalty, class_names, figures)
         folded += sections.parameters(row.system, found.settings, found.state)
         stamps.append(found.stamp)
     shown += sections.watched(f"{name}.fits", curves, colours, figures)

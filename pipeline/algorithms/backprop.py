@@ -106,7 +106,7 @@ class Training:
         Raises
         ------
         DataError
-            At the first loss or gradient that is not finite; the parameters are still those before the step.
+            At the first loss or gradient that is not finite, and at parameters that have grown beyond bounds.
         """
         torch.manual_seed((self.seed * 1_000_003 + self.done) % 2**63)
         self._set_rates()
@@ -120,8 +120,9 @@ class Training:
         self.optimiser.zero_grad(set_to_none=True)
         # Data parallelism takes the mean of the processes' gradients; times their number it is the sum.
         (loss * (dist.get_world_size() if self.parallel else 1)).backward()
-        self.watch.check(f"training, step {self.done}", float(loss.detach()))
+        self.watch.before_step(f"training, step {self.done}", float(loss.detach()))
         self.optimiser.step()
+        self.watch.after_step(f"training, step {self.done}")
         self.done += 1
         loss = loss.detach()
         if self.parallel:

@@ -50,9 +50,9 @@ class GaussianCRF(nn.Module):
         self.settings, self.recompute = settings, False
         self.starts = _arrays(settings, classes)
         learnt = self.rates()
-        known = dict.fromkeys((*self.positive, *self.starts))
+        known = [name for name in dict.fromkeys((*self.positive, *self.starts)) if name not in self.unused()]
         if unknown := [name for name in learnt if name not in known]:
-            found, expected = f"'{unknown[0]}'", f"what these settings have: {', '.join(known)}"
+            found, expected = f"'{unknown[0]}'", f"what these settings use: {', '.join(known)}"
             raise SettingsError("key 'fit.parameters'", found, expected, "take it out, or change what it belongs to")
         for name in self.positive:
             if name not in self.starts:
@@ -64,6 +64,10 @@ class GaussianCRF(nn.Module):
                 found, expected = f"{tuple(value.shape)} numbers", f"{start.shape} as the settings say"
                 raise DataError(f"fitted {name}", found, expected, "run `fit` again")
             self.register_parameter(name, nn.Parameter(value, requires_grad=name in learnt))
+
+    def unused(self):
+        """Return the names of parameters that these settings make no use of."""
+        return () if self.settings.appearance_position else ("theta_alpha",)
 
     def value(self, name):
         """Return one parameter as a tensor, or if the model has none of that name None."""

@@ -44,7 +44,8 @@ def mean_field(
         Gets one dict per iteration: iteration, change (max |ΔQ|), expected_energy and free_energy, both of the Q before
         it. The free energy is KL(Q ‖ P) − log Z, with Potts up to another constant.
     recompute : bool
-        Keep only Q of every iteration for the backward pass, and work the rest out again there.
+        Keep only Q of every iteration for the backward pass, and work the rest out again there; where neither a
+        tolerance nor a trace compares them.
 
     Returns
     -------
@@ -145,14 +146,14 @@ def iterate(state, message, *, update, finish, iterations, tolerance=0.0, watch=
     watch : callable, optional
         Called with the state, its messages and the next state.
     recompute : bool
-        Keep the states alone for the backward pass. There is no tolerance then, and nothing to watch.
+        Keep the states alone for the backward pass; only where all iterations are run and nobody watches.
     """
-    if recompute and iterations > 0:
+    sent = None
+    compared = tolerance > 0 or watch is not None
+    if recompute and iterations > 0 and not compared:
         for step in range(iterations - 1):
             state = checkpoint(lambda q, step=step: update(message(q, step)), state, use_reentrant=False)
         return checkpoint(lambda q: finish(message(q, iterations - 1)), state, use_reentrant=False)
-    sent = None
-    compared = tolerance > 0 or watch is not None
     for step in range(iterations):
         sent = None  # what is not needed any more makes room for what comes
         sent = message(state, step)

@@ -5,6 +5,7 @@ import torch
 from pipeline.algorithms.backprop import groups
 from pipeline.algorithms.divergence import Divergence
 from pipeline.algorithms.losses import LOSSES
+from pipeline.core.errors import SettingsError
 from pipeline.metrics.overlap import confusion, mean_iou
 
 
@@ -24,8 +25,11 @@ class GradientSystem:
 
     def fit(self, samples, seed):
         """Lower the loss on labelled images with Adam; yields as the protocol says."""
-        if not self.settings.fit.parameters:
+        if not self.settings.fit.parameters or not self.settings.fit.epochs:
             return iter(())
+        if self.settings.get("training_iterations", self.settings.iterations) == 0:
+            found, expected = "0 iterations while it is fitted", "one or more, or nothing to fit"
+            raise SettingsError("key 'fit.parameters'", found, expected, "raise the iterations, or empty it")
         rows = fit(self.module, samples, self.settings.fit, seed, self.device)
         return self._watched(rows, samples, seed) if "watch" in self.settings.fit else rows
 
@@ -92,7 +96,7 @@ def fit(module, samples, settings, seed, device):
     Raises
     ------
     DataError
-        At the first loss or gradient that is not finite; the parameters are still those before the step.
+        At the first loss or gradient that is not finite, and at parameters that have grown beyond bounds.
     """
     rate = {name: settings.learning_rate * module.rate(name) for name, _ in module.named_parameters()}
     optimiser = torch.optim.Adam(groups(module, rate.get, 0.0))
@@ -114,8 +118,9 @@ def fit(module, samples, settings, seed, device):
             image_loss = total / count.clamp_min(1) / len(batch)
             image_loss.backward()
             loss += float(image_loss.detach())
-        watch.check(f"fit, step {step}", loss)
+        watch.before_step(f"fit, step {step}", loss)
         optimiser.step()
+        watch.after_step(f"fit, step {step}")
         yield {"step": step, "steps": len(batches), "loss": loss} | before
     module.eval()
 

@@ -23,7 +23,8 @@ class Grid:
     stride : int
         Pixels between two entries.
     origin : float
-        Where the first point stands, px; cells have no origin.
+        Where the first point stands, px: on the first pixel, or in the middle of a cell that begins on or before it.
+        Cells of the image itself have none.
     """
 
     kind: str
@@ -31,8 +32,10 @@ class Grid:
     origin: float = 0.0
 
     def __post_init__(self):
-        if self.kind not in KINDS or self.stride < 1 or (self.kind == "cells" and self.origin):
-            expected = f"{' or '.join(KINDS)}, a stride of 1 or more, an origin of points only"
+        before = (self.stride - 1) / 2 - self.origin
+        off = self.origin != 0 and (self.kind == "cells" or before < 0 or before % 1)
+        if self.kind not in KINDS or self.stride < 1 or off:
+            expected = f"{' or '.join(KINDS)}, a stride of 1 or more, of points an origin of 0 or (stride − 1) / 2 − n"
             raise DataError("grid", f"{self.kind}, {self.stride}, {self.origin}", expected, "make the unaries again")
 
     def missing(self, size):
@@ -54,17 +57,18 @@ class Grid:
 
         Pixels before the first point have its value, those beyond the last one the last one's.
         """
-        if scores.shape[-2:] == (height, width):
+        if self.stride == 1 and self.origin == 0 and scores.shape[-2:] == (height, width):
             return scores
         if self.kind == "cells":
             return F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-        rows, cols = (
-            self._shares(size, count).to(scores) for size, count in zip((height, width), scores.shape[-2:], strict=True)
-        )
-        with torch.autocast(scores.device.type, enabled=False):
-            return rows @ scores @ cols.T
-
-    def _shares(self, size, count):
-        """Return what each of `count` points gives to each of `size` pixels: (size, count), rows sum to 1."""
-        places = ((torch.arange(size) - self.origin) / self.stride).clamp(0, count - 1)
-        return (1 - (places[:, None] - torch.arange(count)).abs()).clamp_min(0)
+        # Points off the pixels stand in the middle of cells that begin so many pixels before the image.
+        aligned, before = self.origin == 0, 0 if self.origin == 0 else int((self.stride - 1) / 2 - self.origin)
+        wanted = [
+            -(-(size - 1) // self.stride) + 1 if aligned else -(-(size + before) // self.stride)
+            for size in (height, width)
+        ]
+        lacking = [max(0, count - has) for count, has in zip(wanted, scores.shape[-2:], strict=True)]
+        scores = F.pad(scores, (0, lacking[1], 0, lacking[0]), mode="replicate")
+        reach = [(has - 1) * self.stride + 1 if aligned else has * self.stride for has in scores.shape[-2:]]
+        whole = F.interpolate(scores, size=reach, mode="bilinear", align_corners=aligned)
+        return whole[..., before : before + height, before : before + width]

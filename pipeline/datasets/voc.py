@@ -30,10 +30,16 @@ def read(settings, seed):
     class_names = _class_names(settings, root)
     train, val, heldout = lists(root, "Segmentation", settings.splits)
     blocks = _blocks([*train, *heldout, *val], settings.block_length)
-    heldout = heldout or hold_out(train, blocks)
-    if set(heldout) >= set(train):
-        found = f"{len(train)} images in one block"
-        raise DataError(f"{root}, split train", found, "more than is held out", "lower `block_length` or add images")
+    if heldout:
+        left = [name for name in train if name not in set(heldout)]
+        _check_own(root, left, heldout, blocks)
+    else:
+        heldout = hold_out(train, blocks)
+        if len(heldout) == len(train):
+            found = f"{len(train)} images in one block"
+            raise DataError(
+                f"{root}, split train", found, "more than is held out", "lower `block_length` or add images"
+            )
     for name in (*train, *heldout, *val):
         _files(root, name)
     splits = {"train": tuple(sorted(set(train) - set(heldout))), "heldout": heldout, "val": tuple(val)}
@@ -56,6 +62,16 @@ def lists(root, folder, splits):
             where, found = f"{root}, splits {split} and val", f"{both[0]} in both"
             raise DataError(where, found, "disjoint lists", "mend the lists")
     return named["train"], named["val"], named.get("heldout", ())
+
+
+def _check_own(root, train, heldout, blocks):
+    """Refuse a held-out list that leaves nothing to train on, or neighbouring frames of what it names."""
+    where = f"{root}, split heldout"
+    if not train:
+        raise DataError(where, "all images of train", "fewer", "leave some to train on")
+    shared = sorted({blocks[name] for name in train} & {blocks[name] for name in heldout})
+    if shared:
+        raise DataError(where, f"a part of the block {shared[0]}", "whole blocks", "list all its frames, or none")
 
 
 def hold_out(names, blocks):

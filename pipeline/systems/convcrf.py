@@ -19,6 +19,10 @@ class ConvCRF(GaussianCRF):
 
     positive = (*GaussianCRF.positive, "unary_weight")
 
+    def unused(self):
+        """Return the names of parameters that these settings make no use of."""
+        return (*super().unused(), *(() if self.settings.combine == "mix" else ("unary_weight",)))
+
     def scores(self, unary, appearance, smoothness):
         """Return the scores (B, C, H, W)."""
         factor, radius = self.settings.blur, self.settings.filter_size // 2

@@ -13,9 +13,6 @@ from pipeline.algorithms.mean_field import mean_field
 from pipeline.core.errors import SettingsError
 from pipeline.kernels.lattice_mean_field import lattice_mean_field
 
-# Settings of models made of this one, which not every way to run it knows.
-PAIRWISE = ("kernel_weights", "compatibility", "untied", "normalise")
-
 
 class FullCRF(GaussianCRF):
     """The differentiable model; ``config/systems/fullcrf.yaml`` explains the settings."""
@@ -81,7 +78,9 @@ class FullCRF(GaussianCRF):
     def _in_one_call(self):
         """Whether `lattice_mean_field` can: two lattices, Potts, every iteration run, no gradient."""
         chosen = self.settings
-        plain = chosen.tolerance == 0 and not torch.is_grad_enabled() and not set(PAIRWISE) & set(chosen)
+        if chosen.get("untied") or chosen.get("normalise", "softmax") != "softmax" or self.penalties() is not None:
+            return False
+        plain = chosen.tolerance == 0 and not torch.is_grad_enabled() and self.weights(1).ndim == 2
         return plain and chosen.filter == chosen.smoothness == "lattice"
 
 

@@ -65,6 +65,6 @@ def test_fit_of_given_unaries_stops_at_a_loss_that_is_not_finite():
     unaries.scores[0, 0, 0] = float("nan")
     with pytest.raises(
         DataError,
-        match=r"step 1: found a loss of nan \(factor has grown to 1 times its first length\), expected a finite one",
+        match=r"step 1: found a loss of nan; factor is 1 times as large as at first, expected a finite one",
     ):
         fit_scale([(sample, unaries)])

@@ -217,9 +217,14 @@ def test_a_held_out_list_that_overlaps_val(root):
 
 def test_a_held_out_list_that_leaves_nothing_to_train_on(root):
     save_list(root, "mine", TRAIN)
-    assert "more than is held out" in refusal(
-        lambda: read(root, splits={"train": "train", "val": "val", "heldout": "mine"})
-    )
+    said = refusal(lambda: read(root, splits={"train": "train", "val": "val", "heldout": "mine"}))
+    assert "split heldout: found all images of train, expected fewer; leave some to train on" in said
+
+
+def test_a_held_out_list_that_cuts_a_block(root):
+    save_list(root, "mine", ["t1"])
+    splits = {"train": "train", "val": "val", "heldout": "mine"}
+    assert "found a part of the block" in refusal(lambda: read(root, splits=splits, block_length=3))
 
 
 def test_a_name_without_files(root):

@@ -121,7 +121,7 @@ def test_a_diverging_training_stops(tiny_run, tmp_path, capsys):
     path = net_file(tmp_path, tiny_run, TRAINED | {"train": LOOP | {"learning_rate": 1e30}})
     status, output, _ = train(tiny_run, tmp_path, net=path)
     assert status == 2
-    assert "expected a finite one; lower the learning rate" in said(capsys)
+    assert "times as large as at first, expected a bounded one; lower the learning rate" in said(capsys)
     assert not output.exists()
 
 

@@ -67,7 +67,7 @@ def stirred(crf):
 
 def all_of(crf):
     """Name all parameters a model has, as the fit of one that learns them all."""
-    return dict.fromkeys((*crf.positive, *crf.starts), 1)
+    return {name: 1 for name in (*crf.positive, *crf.starts) if name not in crf.unused()}
 
 
 # Gradients of the whole unrolled system, in double, to every learnable part and to the unary
@@ -83,6 +83,7 @@ def all_of(crf):
         {"normalise": "relu"},
         {"filter": "window", "filter_size": 3, "normalisation": "symmetric"},
         {"filter": "lattice", "smoothness": "lattice"},
+        {"clip": 0.2},
     ],
     ids=lambda changed: "-".join(map(str, changed.values())) or "default",
 )
@@ -124,16 +125,52 @@ def _gradients_are_right(crf, learnt):
     return gradcheck(scores, (log_probability.requires_grad_(), *inputs))
 
 
-@pytest.mark.parametrize("changed", [{}, {"filter": "lattice"}, {"kernel_weights": "matrix", "untied": True}])
-def test_recomputing_changes_no_gradient(changed):
+@pytest.mark.parametrize(
+    ("build", "changed"),
+    [
+        (crfrnn, {}),
+        (crfrnn, {"filter": "lattice"}),
+        (crfrnn, {"kernel_weights": "matrix", "untied": True}),
+        (convcrf, {"positions": FREE}),
+        (convcrf, {"positions": FREE, "blur": 2}),
+    ],
+)
+def test_recomputing_changes_no_gradient(build, changed):
     images, log_probability = case()
     found = []
     for recompute in (False, True):
-        crf = stirred(crfrnn(**changed)).train()
+        crf = stirred(build(**changed)).train()
         crf.recompute = recompute
         crf(images, log_probability)[:, 0].sum().backward()
         found.append({name: value.grad for name, value in crf.named_parameters() if value.requires_grad})
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize(
+    ("build", "changed"),
+    [
+        (crfrnn, {"kernel_weights": "matrix", "untied": True}),
+        (crfrnn, {"compatibility": "symmetric", "normalise": "relu"}),
+        (crfrnn, {"filter": "lattice", "smoothness": "lattice", "clip": 1e-3}),
+        (convcrf, {"positions": FREE}),
+        (convcrf, {"positions": FREE, "blur": 2}),
+    ],
+)
+def test_a_batch_is_its_images_one_by_one(build, changed):
+    """Scores and gradients."""
+    images, log_probability = (torch.cat([x, x.flip(2)]) for x in case())
+    crf = stirred(build(**changed)).train()
+    both = crf(images, log_probability)
+    both.square().sum().backward()
+    together = {name: value.grad.clone() for name, value in crf.named_parameters() if value.requires_grad}
+    crf.zero_grad()
+    for image in range(2):
+        part = slice(image, image + 1)
+        alone = crf(images[part], log_probability[part])
+        assert (alone - both[part]).abs().max() <= ROUNDING
+        alone.square().sum().backward()
+    for name, value in crf.named_parameters():
+        assert not value.requires_grad or (value.grad - together[name]).abs().max() <= 1e-6 * together[name].abs().max()
 
 
 # Identities
@@ -269,11 +306,21 @@ def test_numbers_of_another_shape_are_refused():
         ConvCRF(chosen("convcrf_c"), 4, {"compatibility": np.zeros((3, 3), np.float32)})
 
 
-def test_what_the_settings_do_not_have_cannot_be_fitted():
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [("compatibility", {}), ("unary_weight", {"combine": "sum"}), ("theta_alpha", {"appearance_position": False})],
+)
+def test_what_the_settings_do_not_use_cannot_be_fitted(name, changed):
     with pytest.raises(
-        SettingsError, match=r"key 'fit\.parameters': found 'compatibility', expected what these settings"
+        SettingsError, match=rf"key 'fit\.parameters': found '{name}', expected what these settings use"
     ):
-        systems.build(chosen("convcrf", fit={"parameters": {"compatibility": 1}}), CLASSES, CPU)
+        systems.build(chosen("convcrf", **changed, fit={"parameters": {name: 1}}), CLASSES, CPU)
+
+
+def test_a_fit_without_iterations_is_refused():
+    system = systems.build(chosen("crfrnn", training_iterations=0), 2, CPU)
+    with pytest.raises(SettingsError, match="found 0 iterations while it is fitted"):
+        list(system.fit([planted(0)], seed=0))
 
 
 @pytest.mark.parametrize("name", ["convcrf_ct", "crfrnn"])
