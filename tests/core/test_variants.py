@@ -1,0 +1,66 @@
+"""Settings files that are another one but for a few keys: those keys, and no other."""
+
+import pytest
+
+from pipeline.core import settings
+
+CONFIG = settings.ROOT / "config"
+COMPATIBILITY = {"compatibility", "fit.parameters.compatibility"}
+POSITIONS = {"positions", "fit.parameters.positions"}
+LONGER = {"fit.epochs", "fit.watch"}
+SYSTEMS = {
+    "convcrf_base": ("convcrf", LONGER),
+    "convcrf_c": ("convcrf_base", COMPATIBILITY),
+    "convcrf_t": ("convcrf_base", POSITIONS),
+    "convcrf_ct": ("convcrf_base", COMPATIBILITY | POSITIONS),
+    "convcrf_paper_c": ("convcrf_paper", COMPATIBILITY),
+    "convcrf_paper_t": ("convcrf_paper", POSITIONS),
+    "convcrf_paper_ct": ("convcrf_paper", COMPATIBILITY | POSITIONS),
+    "crfrnn_start": ("crfrnn", {"fit.epochs"}),
+    "crfrnn_shared": ("crfrnn_start", COMPATIBILITY | {"kernel_weights"}),
+    "crfrnn_perclass": ("crfrnn_start", COMPATIBILITY),
+    "crfrnn_symmetric": ("crfrnn_start", {"compatibility"}),
+    "crfrnn_t5": ("crfrnn_start", {"iterations"}),
+    "crfrnn_t10": ("crfrnn_start", {"training_iterations"}),
+    "crfrnn_untied": ("crfrnn_t5", {"untied"}),
+    "crfrnn_relu": ("crfrnn_start", {"normalise"}),
+    "crfrnn_released": ("crfrnn_paper", {"preset", "kernel_weights"}),
+    "deeplab_paper_heldout": ("deeplab_paper", {"search.images"}),
+}
+NETS = {
+    f"fcn8s_crfrnn_{name}": ("fcn8s_crfrnn", {"system"})
+    for name in ("shared", "perclass", "symmetric", "t5", "t10", "untied", "relu")
+} | {
+    "fcn8s_crfrnn_only": ("fcn8s_crfrnn", {"finetune.learning_rate"}),
+    "fcn16s": ("fcn32s", {"init_from", "network.variant", "train.iterations"}),
+    "fcn8s": ("fcn16s", {"init_from", "network.variant"}),
+    "fcn16s_paper": ("fcn32s_paper", {"weights", "init_from", "network.variant", "train.learning_rate"}),
+    "fcn8s_paper": ("fcn16s_paper", {"init_from", "network.variant", "train.learning_rate"}),
+    "resnet18_crfrnn": ("resnet18_convcrf", {"system"}),
+    "resnet101_paper_crfrnn": ("resnet101_paper_convcrf", {"system"}),
+}
+PACKS = {"pascal_context_59": ("pascal_context", {"background"})}
+
+
+def flat(values, prefix=""):
+    """Return nested settings by dotted keys; lists and `name` choices are values."""
+    found = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and "name" not in value and key != "watch":
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "base", "keys"),
+    [
+        (kind, name, *of)
+        for kind, all_ in (("systems", SYSTEMS), ("nets", NETS), ("packs", PACKS))
+        for name, of in all_.items()
+    ],
+)
+def test_a_variant_differs_in_its_keys_alone(kind, name, base, keys):
+    mine, theirs = (flat(settings.read(CONFIG / kind / f"{each}.yaml", kind).plain()) for each in (name, base))
+    assert {key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)} == keys
