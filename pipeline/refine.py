@@ -12,7 +12,7 @@ import time
 import torch
 
 from pipeline import systems
-from pipeline.core import device, files, stage, stamp
+from pipeline.core import device, errors, files, stage, stamp
 from pipeline.formats import fitted, labels, packs, unaries
 
 
@@ -60,7 +60,8 @@ def refine(system, image, cache, name, where):
     scores = cache.unaries(name, image)
     _wait_for(where)
     started = time.perf_counter()
-    answer = system.refine(image, scores)
+    with errors.of(f"image {name}"):
+        answer = system.refine(image, scores)
     _wait_for(where)
     seconds = time.perf_counter() - started
     plain = scores.log_probability(*image.shape[:2]).argmax(dim=0).byte().numpy()

@@ -69,7 +69,7 @@ class Divergence:
 
 
 def _length(value):
-    return float(value.detach().double().norm())
+    return float(value.detach().norm())
 
 
 def _plain(name):

@@ -173,7 +173,7 @@ class GaussianCRF(nn.Module):
                 "at most {} × {}, the canvas of its positions".format(*learnt.shape[1:]),
             )
             raise DataError(
-                "an image", found, expected, "choose a larger canvas and fit again, or other_sizes: resample"
+                "positions", found, expected, "choose a larger canvas and fit again, or other_sizes: resample"
             )
         return learnt[None, :, :rows, :cols]
 

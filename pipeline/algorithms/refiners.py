@@ -5,6 +5,7 @@ import torch
 from pipeline.algorithms.backprop import groups
 from pipeline.algorithms.divergence import Divergence
 from pipeline.algorithms.losses import LOSSES
+from pipeline.core import errors
 from pipeline.core.errors import SettingsError
 from pipeline.metrics.overlap import confusion, mean_iou
 
@@ -113,7 +114,9 @@ def fit(module, samples, settings, seed, device):
         for index in batch.tolist():
             sample, unaries = samples[index]
             truth = torch.from_numpy(sample.truth).long()[None].to(device)
-            total, count = LOSSES[settings.loss](module(*as_batch(sample.image, unaries, device)), truth)
+            with errors.of(f"image {sample.name}"):
+                scores = module(*as_batch(sample.image, unaries, device))
+            total, count = LOSSES[settings.loss](scores, truth)
             # Every image weighs the same, whatever its size.
             image_loss = total / count.clamp_min(1) / len(batch)
             image_loss.backward()

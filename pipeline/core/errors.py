@@ -4,6 +4,8 @@ The library raises them, ``core/stage.py`` prints them and ends with exit status
 escapes a stage is a fault of this project and keeps its traceback.
 """
 
+from contextlib import contextmanager
+
 
 class PipelineError(Exception):
     """Input or settings at fault.
@@ -37,3 +39,12 @@ class DataError(PipelineError):
 
 class BackendError(PipelineError):
     """A backend that was asked for cannot run the call."""
+
+
+@contextmanager
+def of(what):
+    """Name in a DataError from within what it is of: an image."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{what}, {error.where}", error.found, error.expected, error.do) from None

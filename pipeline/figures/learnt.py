@@ -9,8 +9,8 @@ from pipeline.figures.plots import drawing
 
 COMPATIBILITY = (
     "Compatibility learnt by {system}: the penalty of a class (row) beside pixels of another (column), less that of "
-    "the other beside itself, to which no label is sensitive. Potts, where it started, is 1 off the diagonal; dark "
-    "pairs may stand together, as in Figure 5 of arXiv:1502.03240."
+    "the other beside itself, to which no label is sensitive; the diagonal is then 0, and left out. Potts, where it "
+    "started, is 1 everywhere; dark pairs may stand together, as in Figure 5 of arXiv:1502.03240."
 )
 WATCHED = {"heldout_miou": "held-out images, which they are fitted on", "val_miou": "val images"}
 _SCALE = mpl.colormaps["viridis"].resampled(32)
@@ -42,11 +42,12 @@ def compatibility(penalty, class_names, name):
     Source: Zheng et al., arXiv:1502.03240, Figure 5.
     """
     values = relative(penalty)
-    scale = Normalize(values.min(), max(values.max(), values.min() + 0.1))
+    np.fill_diagonal(values, np.nan)  # 0, and so far from the others that these would look alike
+    scale = Normalize(np.nanmin(values), max(np.nanmax(values), np.nanmin(values) + 0.1))
     places = range(len(class_names))
     with drawing(name, 4.4) as (figure, done):
         axes = figure.subplots()
-        axes.pcolormesh(values, cmap=_SCALE, norm=scale, edgecolors="face", linewidth=0.2)
+        axes.pcolormesh(np.ma.masked_invalid(values), cmap=_SCALE, norm=scale, edgecolors="face", linewidth=0.2)
         axes.set(xlim=(0, len(values)), ylim=(len(values), 0), aspect="equal")
         size = min(10.5, 150 / len(values))
         centres = [place + 0.5 for place in places]

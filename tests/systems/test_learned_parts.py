@@ -282,9 +282,12 @@ def test_a_canvas_may_be_resized_to_any_image():
 
 def test_a_canvas_smaller_than_the_image_is_refused():
     images, log_probability = case(7, 7)
-    said = r"an image: found 7 × 7 px, expected at most 6 × 7, the canvas of its positions; choose a larger canvas"
+    said = r"positions: found 7 × 7 px, expected at most 6 × 7, the canvas of its positions; choose a larger canvas"
     with pytest.raises(DataError, match=said):
         convcrf(positions=FREE)(images, log_probability)
+    system = systems.build(chosen("convcrf_t", positions=FREE), 2, CPU)
+    with pytest.raises(DataError, match="image 0, positions: found 20 × 24 px, expected at most 6 × 7"):
+        list(system.fit([planted(0)], seed=0))
 
 
 # Fitting
