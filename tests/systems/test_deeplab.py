@@ -39,7 +39,7 @@ class Samples:
             self.asked += [(name, key) for key in keys]
             yield (name, keys), work(*self.images[name], keys)
 
-    def some(self, split, count, seed):
+    def draw(self, split, count, seed):
         self.drawn = split, count, seed
         return self
 

@@ -93,7 +93,7 @@ def compare(one, other):
             compared.add(path)
     # one pack, 2 + 3 files of trainings (a system among them), 5 fitted systems and a search's journal, 2 caches,
     # 6 labels, 6 scores
-    assert len(compared) == 26, sorted(map(str, compared))
+    assert len(compared) == 29, sorted(map(str, compared))
     rows, again = (tables.read(root / "aggregate/embedded.tsv")[0] for root in (one, other))
     for row in (*rows, *again):
         del row["seconds_per_image"]
