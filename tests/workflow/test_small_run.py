@@ -91,8 +91,8 @@ def compare(one, other):
         else:
             assert (one / path).read_bytes() == (other / path).read_bytes(), path
             compared.add(path)
-    # one pack, 2 + 3 files of trainings (a system among them), 5 fitted systems and a search's journal, 2 caches,
-    # 6 labels, 6 scores
+    # one pack, 2 + 3 files of trainings (a system among them), 6 fitted systems and a search's journal, 2 caches,
+    # 7 labels, 7 scores
     assert len(compared) == 29, sorted(map(str, compared))
     rows, again = (tables.read(root / "aggregate/embedded.tsv")[0] for root in (one, other))
     for row in (*rows, *again):
