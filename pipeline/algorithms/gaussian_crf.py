@@ -50,7 +50,7 @@ class GaussianCRF(nn.Module):
         self.settings, self.recompute = settings, False
         self.starts = _arrays(settings, classes)
         learnt = self.rates()
-        known = [name for name in dict.fromkeys((*self.positive, *self.starts)) if name not in self.unused()]
+        known = [name for name in self.names() if name not in self.unused()]
         if unknown := [name for name in learnt if name not in known]:
             found, expected = f"'{unknown[0]}'", f"what these settings use: {', '.join(known)}"
             raise SettingsError("key 'fit.parameters'", found, expected, "take it out, or change what it belongs to")
@@ -64,6 +64,10 @@ class GaussianCRF(nn.Module):
                 found, expected = f"{tuple(value.shape)} numbers", f"{start.shape} as the settings say"
                 raise DataError(f"fitted {name}", found, expected, "run `fit` again")
             self.register_parameter(name, nn.Parameter(value, requires_grad=name in learnt))
+
+    def names(self):
+        """Return the names of all parameters."""
+        return tuple(dict.fromkeys((*self.positive, *self.starts)))
 
     def unused(self):
         """Return the names of parameters that these settings make no use of."""
@@ -90,8 +94,7 @@ class GaussianCRF(nn.Module):
 
     def numbers(self):
         """Return every parameter's value, dict of str to ndarray, float32."""
-        names = dict.fromkeys((*self.positive, *self.starts))
-        return {name: self.value(name).detach().cpu().float().numpy() for name in names}
+        return {name: self.value(name).detach().cpu().float().numpy() for name in self.names()}
 
     def values(self):
         """Return a number for every parameter, dict of str to float: of an array, NAME_moved, its RMS way."""
@@ -131,12 +134,12 @@ class GaussianCRF(nn.Module):
 
     def weights(self, classes):
         """Return the kernels' weights, (2, C) or (2, C, C); if iterations have their own a list of them."""
+
+        def by_class(weights):
+            return weights if weights.ndim > 1 else weights[:, None].expand(2, classes)
+
         both = torch.stack([self.value(name) for name in WEIGHTS])
-        own = self.settings.get("untied")
-        each = [
-            one if one.ndim > 1 else one[:, None].expand(2, classes) for one in (both.unbind(dim=1) if own else [both])
-        ]
-        return each if own else each[0]
+        return list(map(by_class, both.unbind(dim=1))) if self.settings.get("untied") else by_class(both)
 
     def penalties(self):
         """Return the penalties (C, C) of classes beside others, for Potts None; a list as for the weights."""
@@ -168,13 +171,9 @@ class GaussianCRF(nn.Module):
         if self.settings.positions.other_sizes == "resample":
             return F.interpolate(learnt[None], size=(rows, cols), mode="bilinear", align_corners=False)
         if rows > learnt.shape[1] or cols > learnt.shape[2]:
-            found, expected = (
-                f"{rows} × {cols} px",
-                "at most {} × {}, the canvas of its positions".format(*learnt.shape[1:]),
-            )
-            raise DataError(
-                "positions", found, expected, "choose a larger canvas and fit again, or other_sizes: resample"
-            )
+            expected = "at most {} × {}, the canvas of its positions".format(*learnt.shape[1:])
+            do = "choose a larger canvas and fit again, or other_sizes: resample"
+            raise DataError("positions", f"{rows} × {cols} px", expected, do)
         return learnt[None, :, :rows, :cols]
 
 

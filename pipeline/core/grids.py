@@ -32,11 +32,15 @@ class Grid:
     origin: float = 0.0
 
     def __post_init__(self):
-        before = (self.stride - 1) / 2 - self.origin
-        off = self.origin != 0 and (self.kind == "cells" or before < 0 or before % 1)
+        off = self.origin != 0 and (self.kind == "cells" or self._before < 0 or self._before % 1)
         if self.kind not in KINDS or self.stride < 1 or off:
             expected = f"{' or '.join(KINDS)}, a stride of 1 or more, of points an origin of 0 or (stride − 1) / 2 − n"
             raise DataError("grid", f"{self.kind}, {self.stride}, {self.origin}", expected, "make the unaries again")
+
+    @property
+    def _before(self):
+        """How many pixels before the image the cell begins that the first point stands in the middle of."""
+        return (self.stride - 1) / 2 - self.origin
 
     def missing(self, size):
         """Return by how many pixels an axis must grow for its entries to stand on both sides of every pixel.
@@ -61,8 +65,8 @@ class Grid:
             return scores
         if self.kind == "cells":
             return F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-        # Points off the pixels stand in the middle of cells that begin so many pixels before the image.
-        aligned, before = self.origin == 0, 0 if self.origin == 0 else int((self.stride - 1) / 2 - self.origin)
+        aligned = self.origin == 0
+        before = 0 if aligned else int(self._before)
         wanted = [
             -(-(size - 1) // self.stride) + 1 if aligned else -(-(size + before) // self.stride)
             for size in (height, width)

@@ -101,16 +101,9 @@ def _sample(root, folder, name, table):
     voc.check_size(truth_path, labels, image_path, image)
     known = (labels > 0) & (labels < len(table))
     truth = np.where(known, table[np.where(known, labels, 0)], UNKNOWN)
-    bad = np.argwhere(truth == UNKNOWN)
-    if len(bad):
-        row, col = bad[0]
-        # A zero gives away the ready-made maps of 59 classes, whose other ids would pass, as other names.
-        raise DataError(
-            f"{truth_path}, row {row}, col {col}",
-            f"the id {labels[row, col]}",
-            f"one of {folder.name}/labels.txt",
-            "take both from trainval.tar.gz; the maps of 59_context_labels.tar.gz hold other ids",
-        )
+    # A zero gives away the ready-made maps of 59 classes, whose other ids would pass, as other names.
+    do = "take both from trainval.tar.gz; the maps of 59_context_labels.tar.gz hold other ids"
+    voc.check_labels(truth_path, labels, truth == UNKNOWN, "id", f"one of {folder.name}/labels.txt", do)
     return Sample(name, image, truth.astype(np.uint8))
 
 

@@ -162,6 +162,13 @@ def check_size(truth_path, truth, image_path, image):
         )
 
 
+def check_labels(path, labels, bad, what, expected, do):
+    """Refuse labels (H, W) where `bad`, of the same shape, is true anywhere; the DataError names the first pixel."""
+    if bad.any():
+        row, col = np.argwhere(bad)[0]
+        raise DataError(f"{path}, row {row}, col {col}", f"the {what} {labels[row, col]}", expected, do)
+
+
 def _files(root, name):
     """Return the paths of an image and its labels; DataError if one is missing."""
     return image_file(root, name), first_file(root / "SegmentationClass" / f"{name}.png")
@@ -180,15 +187,8 @@ def _sample(root, name, classes):
         )
     truth = np.asarray(truth)
     check_size(truth_path, truth, image_path, image)
-    bad = np.argwhere((truth >= classes) & (truth != VOID))
-    if len(bad):
-        row, col = bad[0]
-        raise DataError(
-            f"{truth_path}, row {row}, col {col}",
-            f"the value {truth[row, col]}",
-            f"0 to {classes - 1}, or {VOID} for void",
-            "mend the labels or the class names",
-        )
+    bad, expected = (truth >= classes) & (truth != VOID), f"0 to {classes - 1}, or {VOID} for void"
+    check_labels(truth_path, truth, bad, "value", expected, "mend the labels or the class names")
     return Sample(name, image, truth.astype(np.uint8))
 
 

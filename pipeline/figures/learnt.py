@@ -1,11 +1,9 @@
 """What fits learnt and how: the compatibility of classes, and mean IoU on the way."""
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-from pipeline.figures.plots import drawing
+from pipeline.figures.plots import SCALE, colour_bar, drawing
 
 COMPATIBILITY = (
     "Compatibility learnt by {system}: the penalty of a class (row) beside pixels of another (column), less that of "
@@ -13,7 +11,6 @@ COMPATIBILITY = (
     "started, is 1 everywhere; dark pairs may stand together, as in Figure 5 of arXiv:1502.03240."
 )
 WATCHED = {"heldout_miou": "held-out images, which they are fitted on", "val_miou": "val images"}
-_SCALE = mpl.colormaps["viridis"].resampled(32)
 
 
 def relative(penalty):
@@ -47,7 +44,7 @@ def compatibility(penalty, class_names, name):
     places = range(len(class_names))
     with drawing(name, 4.4) as (figure, done):
         axes = figure.subplots()
-        axes.pcolormesh(np.ma.masked_invalid(values), cmap=_SCALE, norm=scale, edgecolors="face", linewidth=0.2)
+        axes.pcolormesh(np.ma.masked_invalid(values), cmap=SCALE, norm=scale, edgecolors="face", linewidth=0.2)
         axes.set(xlim=(0, len(values)), ylim=(len(values), 0), aspect="equal")
         size = min(10.5, 150 / len(values))
         centres = [place + 0.5 for place in places]
@@ -55,18 +52,5 @@ def compatibility(penalty, class_names, name):
         axes.set_yticks(centres, class_names, fontsize=size)
         axes.grid(visible=False)
         axes.tick_params(length=0)
-        bar = figure.colorbar(ScalarMappable(scale, _SCALE), ax=axes, location="top", aspect=32, fraction=0.06)
-        bar.set_label("penalty")
-        bar.outline.set_visible(False)
-        bar.solids.set_edgecolor("face")
+        colour_bar(figure, axes, scale, "penalty", fraction=0.06)
     return done[0]
-
-
-def watched(curves, key):
-    """Return the lines of the fits that told a mean IoU on the way: by system (steps, percent)."""
-    lines = {}
-    for system, curve in curves.items():
-        told = [(entry["step"], entry[key]) for entry in curve if key in entry]
-        if told:
-            lines[system] = [step for step, _ in told], [miou for _, miou in told]
-    return lines

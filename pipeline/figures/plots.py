@@ -48,7 +48,7 @@ _STYLE = {
     "lines.linewidth": 1.8,
 }
 _MARKERS = "osD^vPX*"
-_SCALE = mpl.colormaps["viridis"].resampled(32)  # as many steps as an eye tells apart, and few enough to be drawn
+SCALE = mpl.colormaps["viridis"].resampled(32)  # as many steps as an eye tells apart, and few enough to be drawn
 
 
 def bars(class_names, series, colours, name):
@@ -201,7 +201,7 @@ def heat_maps(maps, name, *, across, up, colours, faint, framed):
             axes.set_axis_off()
         figure.supxlabel(across[0], fontsize=11)
         figure.supylabel(up[0], fontsize=11)
-        _colour_bar(figure, panels, scale, colours)
+        colour_bar(figure, panels, scale, colours)
     return done[0]
 
 
@@ -253,7 +253,7 @@ def _cells(axes, values, faint, scale, numbers):
     """Draw one map's cells, with their `numbers` where there is room."""
     rows, cols = values.shape
     for row, col in zip(*np.nonzero(np.isfinite(values)), strict=True):
-        colour, alpha = _SCALE(scale(values[row, col])), 0.35 if faint[row, col] else 1
+        colour, alpha = SCALE(scale(values[row, col])), 0.35 if faint[row, col] else 1
         look = {"facecolor": colour, "alpha": alpha, "linewidth": 0, "clip_on": False}
         axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, **look))
         if numbers:
@@ -274,8 +274,9 @@ def _frame(axes, row, col):
         axes.add_patch(Rectangle((col - 0.5, row - 0.5), 1, 1, **look))
 
 
-def _colour_bar(figure, panels, scale, label):
-    bar = figure.colorbar(ScalarMappable(scale, _SCALE), ax=panels, location="top", aspect=32, fraction=0.1)
+def colour_bar(figure, panels, scale, label, fraction=0.1):
+    """Say above the panels, of whose height it takes a fraction, what the colours of `SCALE` stand for."""
+    bar = figure.colorbar(ScalarMappable(scale, SCALE), ax=panels, location="top", aspect=32, fraction=fraction)
     bar.set_label(label)
     bar.formatter.set_useOffset(False)
     bar.outline.set_visible(False)

@@ -140,10 +140,8 @@ def training(name, histories, figures):
         ("loss", "training loss", "Training: loss by epoch."),
         ("heldout_miou", "mean IoU, %", "Training: mean IoU on the held-out images, by epoch."),
     ):
-        lines = {stem: _points(history, "epoch", key) for stem, history in histories.items()}
-        lines = {stem: points for stem, points in lines.items() if points[0]}
-        if lines:
-            svg = plots.curves(lines, colours, f"{name}.{key}", across="epoch", up=up)
+        if drawn := lines(histories, "epoch", key):
+            svg = plots.curves(drawn, colours, f"{name}.{key}", across="epoch", up=up)
             shown += _show(figures, f"{name}.{key}", svg, said, f"Line: {up} by epoch")
     return shown
 
@@ -164,8 +162,8 @@ def watched(name, curves, colours, figures):
     """Draw the mean IoU that the fits of a network's systems told on the way, a line for each; curves by system."""
     shown = ""
     for key, where in learnt.WATCHED.items():
-        if lines := learnt.watched(curves, key):
-            svg = plots.curves(lines, colours, f"{name}.{key}", across="step", up="mean IoU, %")
+        if drawn := lines(curves, "step", key):
+            svg = plots.curves(drawn, colours, f"{name}.{key}", across="step", up="mean IoU, %")
             caption = f"Fits: mean IoU of some of the {where}, by step."
             shown += _show(figures, f"{name}.{key}", svg, caption, f"Line: mean IoU of {where} by step")
     return shown
@@ -303,6 +301,12 @@ def _show(figures, name, svg, caption, label):
 
 def _count(things, name):
     return f"{len(things)} {name}{'s' * (len(things) > 1)}"
+
+
+def lines(curves, across, up):
+    """Return the points of those curves, lists of entries by name, that have any: by name two lists of numbers."""
+    points = {name: _points(entries, across, up) for name, entries in curves.items()}
+    return {name: each for name, each in points.items() if each[0]}
 
 
 def _points(entries, across, up):

@@ -26,7 +26,7 @@ class ConvCRF(GaussianCRF):
     def scores(self, unary, appearance, smoothness):
         """Return the scores (B, C, H, W)."""
         factor, radius = self.settings.blur, self.settings.filter_size // 2
-        start = beliefs(unary, log=self.settings.start == "log_softmax")
+        start, penalty = beliefs(unary, log=self.settings.start == "log_softmax"), self.penalties()
         unary, gain = self._shares(unary)
         merged = self._merge(blur(appearance, factor), blur(smoothness, factor), radius, gain)
         if factor == 1:
@@ -36,25 +36,19 @@ class ConvCRF(GaussianCRF):
                 torch.ones_like(unary[:1, :, 0, 0]),
                 iterations=self.iterations(),
                 start=start,
-                compatibility=self.penalties(),
+                compatibility=penalty,
                 tolerance=self.settings.tolerance,
                 recompute=self.recompute,
             )
         return iterate(
             blur(start, factor),
-            lambda q, step: self._compatible(window.message(q, merged)),
+            lambda q, step: compatible(window.message(q, merged), penalty),
             update=lambda message: blurred_update(unary, message, factor),
             finish=lambda message: unary if message is None else add_unblurred(unary, message, factor),
             iterations=self.iterations(),
             tolerance=self.settings.tolerance,
             recompute=self.recompute,
         )
-
-    def _compatible(self, message):
-        """Return what a message adds to the scores: itself for Potts, see `mean_field.add`."""
-        if self.penalties() is None:
-            return message
-        return torch.einsum("ij,bjhw->bihw", -self.penalties(), message)
 
     def _shares(self, unary):
         """Return what the unary counts for and what the messages: both fully, or (1 − w) and w as the released code."""
@@ -74,6 +68,11 @@ class ConvCRF(GaussianCRF):
         left, right = gaussian_filters.factors(degrees, appearance[:, :2], mode, exclude_self)
         left = gain * left * self.weights(1).view(1, 2, 1, 1)
         return window.weights(kernels, radius, left, right, exclude_self=exclude_self)
+
+
+def compatible(message, penalty):
+    """Return what a message adds to the scores: for Potts, whose penalty is None, itself, see `mean_field.add`."""
+    return message if penalty is None else torch.einsum("ij,bjhw->bihw", -penalty, message)
 
 
 class System(refiners.GradientSystem):

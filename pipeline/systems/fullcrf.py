@@ -78,9 +78,9 @@ class FullCRF(GaussianCRF):
     def _in_one_call(self):
         """Whether `lattice_mean_field` can: two lattices, Potts, every iteration run, no gradient."""
         chosen = self.settings
-        if chosen.get("untied") or chosen.get("normalise", "softmax") != "softmax" or self.penalties() is not None:
-            return False
-        plain = chosen.tolerance == 0 and not torch.is_grad_enabled() and self.weights(1).ndim == 2
+        potts = chosen.get("compatibility", "potts") == "potts" and chosen.get("kernel_weights") != "matrix"
+        tied = not chosen.get("untied") and chosen.get("normalise", "softmax") == "softmax"
+        plain = potts and tied and chosen.tolerance == 0 and not torch.is_grad_enabled()
         return plain and chosen.filter == chosen.smoothness == "lattice"
 
 

@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from pipeline.figures import learnt
+from pipeline.figures import learnt, sections
 
 NAMES = ("ground", "leaf & <twig>", "stone")
 
@@ -29,5 +29,5 @@ def test_the_matrix_names_its_classes_and_repeats_to_the_byte():
 
 def test_only_looks_make_a_line():
     curve = [{"step": 0, "val_miou": 40.0}, {"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.9, "val_miou": 42.0}]
-    found = learnt.watched({"crfrnn": curve, "unary": []}, "val_miou")
+    found = sections.lines({"crfrnn": curve, "unary": []}, "step", "val_miou")
     assert found == {"crfrnn": ([0, 2], [40.0, 42.0])}
