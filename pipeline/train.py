@@ -97,12 +97,9 @@ def prepare(net, pack, start, args, where):
 
 def mean_iou(network, scaling, pack, split, where):
     """Return the mIoU of the network's own labels on one split, in percent."""
-    counts = 0
-    for name in pack.names(split):
-        sample = pack.sample(name)
-        labels = prediction.labels(network, sample.image, scaling, where)
-        counts = counts + overlap.confusion(sample.truth, labels, pack.classes)
-    return round(100 * float(overlap.mean_iou(counts)), 3)
+    samples = map(pack.sample, pack.names(split))
+    pairs = ((sample.truth, prediction.labels(network, sample.image, scaling, where)) for sample in samples)
+    return overlap.percent(pairs, pack.classes)
 
 
 def main(argv=None):

@@ -61,13 +61,11 @@ def mean_field(
     def message(q, step):
         return messages(q), step
 
-    def scores(sent, step):
-        return add(unary, sent, at(weights, step), at(compatibility, step))
+    def scores(sent, step, result="scores"):
+        return add(unary, sent, at(weights, step), at(compatibility, step), result)
 
     def update(sent):
-        if normalise == "softmax":
-            return add(unary, sent[0], at(weights, sent[1]), at(compatibility, sent[1]), result="q")
-        return NORMALISERS[normalise](scores(*sent))
+        return scores(*sent, result="q") if normalise == "softmax" else NORMALISERS[normalise](scores(*sent))
 
     def watch(q, sent, new):
         pairwise = scores(*sent) - unary

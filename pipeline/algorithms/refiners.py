@@ -7,7 +7,7 @@ from pipeline.algorithms.divergence import Divergence
 from pipeline.algorithms.losses import LOSSES
 from pipeline.core import errors
 from pipeline.core.errors import SettingsError
-from pipeline.metrics.overlap import confusion, mean_iou
+from pipeline.metrics.overlap import percent
 
 
 class GradientSystem:
@@ -56,10 +56,8 @@ class GradientSystem:
             yield row
 
     def _miou(self, samples):
-        counts = 0
-        for sample, unaries in samples:
-            counts = counts + confusion(sample.truth, self.refine(sample.image, unaries), self.classes)
-        return round(100 * float(mean_iou(counts)), 3)
+        pairs = ((sample.truth, self.refine(sample.image, unaries)) for sample, unaries in samples)
+        return percent(pairs, self.classes)
 
     def refine(self, image, unaries):
         """Return labels (H, W) uint8."""

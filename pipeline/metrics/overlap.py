@@ -49,6 +49,14 @@ def pair_index(truth, labels, classes):
     return truth.astype(np.int64) * classes + labels
 
 
+def percent(pairs, classes):
+    """Return the mean IoU in percent, to three digits, of pairs of truth and labels, (H, W) uint8 each, counted as one.
+
+    Parameters as for `confusion`.
+    """
+    return round(100 * float(mean_iou(sum(confusion(truth, labels, classes) for truth, labels in pairs))), 3)
+
+
 def marginals(counts):
     """Return what IoU needs of counts (…, C, C): (…, 3, C), rows hits, pixels of the truth, pixels labelled."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1)
