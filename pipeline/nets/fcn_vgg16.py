@@ -16,7 +16,17 @@ from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
 from pipeline.core.settings import nearest
 from pipeline.nets import channels, in_parts, initialise
-from pipeline.nets.vgg16 import INNER, PIXELS, POOLED, STAGES, adapted, features, fully_connected, stages
+from pipeline.nets.vgg16 import (
+    INNER,
+    PIXELS,
+    POOLED,
+    STAGES,
+    FullyConnected,
+    adapted,
+    features,
+    fully_connected,
+    stages,
+)
 
 
 class Skip(NamedTuple):
@@ -101,7 +111,7 @@ class FCN(nn.Module):
         self.backbone = nn.ModuleDict({"features": features(settings.width, pools, last_dilation=1)})
         if self.padding:
             self.backbone.features[0].padding = (self.padding, self.padding)
-        self.fc6 = nn.Conv2d(arriving, inner, PIXELS, padding=0 if self.padding else PIXELS // 2)
+        self.fc6 = FullyConnected(arriving, inner, PIXELS, padding=0 if self.padding else PIXELS // 2)
         self.fc7 = nn.Conv2d(inner, inner, 1)
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier = nn.ModuleDict({"score_fr": nn.Conv2d(inner, classes, 1)})

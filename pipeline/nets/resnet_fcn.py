@@ -91,7 +91,8 @@ class ResNet(nn.Module):
 
     def forward(self, images, recompute=False):
         """Return the features (B F ⌈H/stride⌉ ⌈W/stride⌉) of images (B 3 H W)."""
-        return through((self._stem, self.layer1, self.layer2, self.layer3, self.layer4), images, recompute)
+        blocks = (*self.layer1, *self.layer2, *self.layer3, *self.layer4)
+        return through((self._stem, *blocks), images, recompute)
 
     def _stem(self, images):
         return self.maxpool(functional.relu(self.bn1(self.conv1(images)), inplace=True))

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
 from pipeline import nets
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.formats import weights
-from pipeline.nets import deeplab_vgg16
+from pipeline.nets import deeplab_vgg16, vgg16
 from pipeline.nets.vgg16 import NAMES
 
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -263,6 +264,23 @@ def test_another_architecture_is_refused():
     tensors = nets.build(resnet, 3).state_dict()
     with pytest.raises(DataError, match=r"found 0 backbone tensors that fit, of 26 in the network and 100 in the file"):
         weights.load_into(deeplab(), tensors, "resnet.pth")
+
+
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 7, 7), (2, 8, 11), (3, 20, 20)])
+def test_the_product_of_a_fully_connected_layer_is_a_convolution(batch, height, width, padding):
+    """Of few points, which are multiplied, and of more points than channels, which are not."""
+    torch.manual_seed(0)
+    layer = vgg16.FullyConnected(5, 48, 7, padding=padding).double()
+    x = torch.randn(batch, 5, height, width, dtype=torch.float64, requires_grad=True)
+    found, expected = layer(x), functional.conv2d(x, layer.weight, layer.bias, padding=padding)
+    assert found.shape == expected.shape
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    sent, inputs = torch.randn_like(found), (x, layer.weight, layer.bias)
+    for one, other in zip(
+        torch.autograd.grad(found, inputs, sent), torch.autograd.grad(expected, inputs, sent), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=0, atol=1e-11)
 
 
 def test_an_unknown_variant_is_refused():
