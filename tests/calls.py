@@ -13,7 +13,7 @@ import torch
 
 from pipeline.kernels import blurred_update as blurred
 from pipeline.kernels import permutohedral as lattices
-from pipeline.kernels import window
+from pipeline.kernels import potts_chains, window
 from pipeline.kernels.all_pairs import all_pairs as pairs
 from pipeline.kernels.lattice_mean_field import lattice_mean_field as in_one_call
 from pipeline.kernels.mean_field_update import mean_field_update as update
@@ -49,6 +49,13 @@ def lattice_mean_field(backend, unary, near, around, lefts, rights, weights, ite
     both = [lattices.build(features, backend=backend) for features in (near, around)]
     sides = lefts.split(1, dim=1), rights.split(1, dim=1)
     return in_one_call(unary, both, *sides, weights, iterations, backend=backend)
+
+
+def potts_share(backend, unary, rows, right, below, axis):
+    """Return what the rows own after the chains of one axis have given."""
+    rows, edges = rows.contiguous().clone(), potts_chains.Edges(right[:, 0], below[:, 0])
+    potts_chains.hand_over(unary, rows, edges, axis, backend=backend)
+    return rows
 
 
 def mean_field_update(backend, unary, weights, result, **messages):
@@ -136,6 +143,15 @@ def permuted_ones(features):
     return lattices.permutohedral(torch.ones_like(features[:, :1]), lattices.build(features, backend="reference"))
 
 
+def _draw_potts(random, shape, **fixed):
+    batch, _, height, width = shape
+    tensors = {"unary": normal(random, *shape), "rows": normal(random, *shape)}
+    # One axis more, so that every layout of memory is tried on the weights too.
+    tensors["right"] = normal(random, batch, 1, height, width - 1).abs()
+    tensors["below"] = normal(random, batch, 1, height - 1, width).abs()
+    return tensors, {"axis": random.choice(["rows", "columns"])} | fixed
+
+
 def _draw_update(random, shape, **fixed):
     count = random.randint(1, 3)
     options = {"result": random.choice(["q", "q", "log_q", "scores"])} | fixed
@@ -166,6 +182,7 @@ KERNELS = {
     "lattice_mean_field": Kernel(
         lattice_mean_field, _draw_one_call, ("unary", "near", "around", "lefts", "rights", "weights")
     ),
+    "potts_share": Kernel(potts_share, _draw_potts, ("unary", "rows", "right", "below")),
     "mean_field_update": Kernel(mean_field_update, _draw_update),
     "blurred_update": Kernel(blurred_update, _draw_blurred),
     "add_unblurred": Kernel(add_unblurred, _draw_blurred, ("unary", "message")),

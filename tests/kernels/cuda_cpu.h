@@ -139,10 +139,12 @@ const char* launch(void (*kernel)(Arguments...), const unsigned* grid, const uns
   return launch(kernel, grid, block, arguments, order, std::index_sequence_for<Arguments...>{});
 }
 
-// Two letters for every parameter: f, i or l for float, int or long long; then v a value, r read, w written memory.
+// Two letters for every parameter: f, d, b, i or l for float, double, unsigned char, int or long long; then v a value, r read, w written memory.
 template <class T> struct Letter;
 template <> struct Letter<float> { static constexpr char value = 'f'; };
 template <> struct Letter<float4> { static constexpr char value = 'f'; };
+template <> struct Letter<double> { static constexpr char value = 'd'; };
+template <> struct Letter<unsigned char> { static constexpr char value = 'b'; };
 template <> struct Letter<int> { static constexpr char value = 'i'; };
 template <> struct Letter<long long> { static constexpr char value = 'l'; };
 template <class T> struct Parameter { static constexpr char code[] = {Letter<T>::value, 'v', 0}; };

@@ -22,7 +22,7 @@ COMPILER = shutil.which("g++")
 FLAGS = ("-std=c++17", "-O1", "-march=native", "-ffp-contract=fast", "-w", "-shared", "-fPIC", "-fno-gnu-unique")
 FLAGS += ("-fsanitize=bounds", "-fsanitize-undefined-trap-on-error")
 GUARD = 64  # elements before and after each array
-LETTERS = {torch.float32: "f", torch.int32: "i", torch.int64: "l"}
+LETTERS = {torch.float32: "f", torch.float64: "d", torch.uint8: "b", torch.int32: "i", torch.int64: "l"}
 
 
 class Launcher:
@@ -102,7 +102,7 @@ def run(library, kernel, grid, block, codes, arguments, order):
 def guarded(tensor, written):
     """Copy a tensor between guards of NaN, for whole numbers −1; what is to be written is filled with them too."""
     values = tensor.detach().numpy().ravel()
-    array = np.full(values.size + 2 * GUARD, -1, np.int32 if values.itemsize == 4 else np.int64).view(values.dtype)
+    array = np.full(values.size + 2 * GUARD, -1, f"i{values.itemsize}").view(values.dtype)
     if not written:
         array[GUARD:-GUARD] = values
     return array

@@ -17,13 +17,16 @@ from pipeline.kernels import (
     blurred_update,
     lattice_mean_field,
     permutohedral,
+    potts_chains,
     source,
     spatial_gaussian,
     window,
 )
 from pipeline.kernels import mean_field_update as update
 
-PACKAGES = (all_pairs, blurred_update, lattice_mean_field, update, permutohedral, spatial_gaussian, window)
+PACKAGES = (
+    all_pairs, blurred_update, lattice_mean_field, update, permutohedral, potts_chains, spatial_gaussian, window
+)  # fmt: skip
 EPS = torch.finfo(torch.float32).eps
 
 
@@ -236,3 +239,33 @@ def test_inputs_need_not_be_contiguous(device):
         if make is not strided:
             expected = found
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+@pytest.mark.parametrize(
+    ("classes", "height", "width"), [(1, 1, 1), (3, 2, 9), (5, 9, 70), (2, 70, 3), (40, 5, 12), (256, 3, 4)]
+)
+def test_potts_chains(device, axis, classes, height, width):
+    """All three calls; what they answer is labels, minima in float64, and what the rows own."""
+    unary, rows = draw(2, classes, height, width), draw(2, classes, height, width)
+    right, below = draw(2, height, width - 1, low=0), draw(2, height - 1, width, low=0)
+    first = torch.randint(classes, (2, height, width), generator=torch.Generator().manual_seed(0)).byte()
+    found = {}
+
+    def operation(backend, unary, rows, right, below, part):
+        edges, owned = potts_chains.Edges(right, below), rows.clone()
+        labels, changed = torch.zeros_like(first, device=unary.device), first.to(unary.device).clone()
+        minima = potts_chains.hand_over(unary, owned, edges, axis, labels=labels, backend=backend)
+        for parity in (0, 1):
+            potts_chains.relabel(unary, edges, changed, axis, parity, backend=backend)
+        found[backend, unary.dtype] = labels.cpu(), changed.cpu()
+        return {
+            "rows": owned,
+            "minima": minima,
+            "whole": potts_chains.minimum(unary, rows, edges, axis, backend=backend),
+        }[part]
+
+    for part in ("rows", "minima", "whole"):
+        agrees(lambda *given, p=part: operation(*given, p), unary, rows, right, below, device=device, learnt=())
+    for one, other in zip(found["cuda", torch.float32], found["reference", torch.float64], strict=True):
+        assert torch.equal(one, other)

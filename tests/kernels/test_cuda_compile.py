@@ -9,12 +9,12 @@ import nvrtc
 import pytest
 import torch
 
-from pipeline.kernels import all_pairs, blurred_update, permutohedral, source, spatial_gaussian, window
+from pipeline.kernels import all_pairs, blurred_update, permutohedral, potts_chains, source, spatial_gaussian, window
 from pipeline.kernels import mean_field_update as update
 
 FILES = sorted(str(path.relative_to(source.PACKAGE)) for path in source.PACKAGE.rglob("*.cu"))
 PACKAGES = {package.__name__.rpartition(".")[2]: package for package in (
-    all_pairs, blurred_update, permutohedral, spatial_gaussian, update, window
+    all_pairs, blurred_update, permutohedral, potts_chains, spatial_gaussian, update, window
 )}  # fmt: skip
 
 
@@ -96,11 +96,21 @@ def call_permutohedral(q):
         permutohedral.permutohedral(q[..., :30, :40], places)
 
 
+def call_potts_chains(unary):
+    edges = potts_chains.Edges(unary[:, 0, :, 1:], unary[:, 0, 1:])
+    labels = torch.zeros(unary[:, 0].shape, dtype=torch.uint8)
+    for axis in ("rows", "columns"):
+        potts_chains.hand_over(unary, unary, edges, axis, backend="cuda")
+        potts_chains.minimum(unary, unary, edges, axis, backend="cuda")
+        potts_chains.relabel(unary, edges, labels, axis, 1, backend="cuda")
+
+
 CALLS = {
     "all_pairs": call_all_pairs,
     "blurred_update": call_blurred_update,
     "mean_field_update": call_mean_field_update,
     "permutohedral": call_permutohedral,
+    "potts_chains": call_potts_chains,
     "spatial_gaussian": call_spatial_gaussian,
     "window": call_window,
 }
