@@ -16,7 +16,7 @@ import numpy as np
 import record
 import torch
 
-from pipeline.algorithms import coarse_to_fine
+from pipeline.algorithms import coarse_to_fine, searched
 from pipeline.core import settings
 from pipeline.core.settings import ROOT
 from pipeline.fit import Labelled
@@ -53,7 +53,7 @@ def counter(labelled, names, apart, spent):
 
     def count(alive, part):
         single = [(name, (point,)) for name in names[part] for point in alive]
-        return deeplab.summed(alive, timed(single if apart else deeplab.tasks(names[part], alive)))
+        return searched.summed(alive, timed(single if apart else searched.tasks(names[part], alive)))
 
     return count
 

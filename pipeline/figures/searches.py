@@ -2,14 +2,23 @@
 
 import numpy as np
 
-AXES = ("appearance_weight", "theta_alpha", "theta_beta")
-UNITS = {"appearance_weight": "", "theta_alpha": " px", "theta_beta": " 8-bit levels"}
-_KEYS = {"round", "images", "miou", *AXES}
+UNITS = {"theta_alpha": "px", "theta_beta": "8-bit levels"}  # what is not named has none
+_KEYS = ("step", "round", "images", "miou")
 
 
 def is_one(curve):
-    """Whether the entries of a fit are the points of a search: dicts with round, images, miou in percent, `AXES`."""
-    return len(curve) > 0 and all(entry.keys() >= _KEYS for entry in curve)
+    """Whether the entries of a fit are the points of a search: step, round, images, miou in percent, three numbers."""
+    return len(curve) > 0 and all(entry.keys() >= set(_KEYS) and len(searched(entry)) == 3 for entry in curve)
+
+
+def searched(entry):
+    """Return the names of what is searched for, in the order of the search."""
+    return tuple(name for name in entry if name not in _KEYS)
+
+
+def titled(name):
+    """Write the name of an axis with its unit, as "theta_alpha, px"."""
+    return f"{name}, {UNITS[name]}" if name in UNITS else name
 
 
 def best(curve):
@@ -20,7 +29,7 @@ def best(curve):
 
 def named(entry):
     """Write a point with its units, as "theta_alpha 30 px, …"."""
-    return ", ".join(f"{name} {entry[name]:g}{UNITS[name]}" for name in ("theta_alpha", "theta_beta", AXES[0]))
+    return ", ".join(f"{name} {entry[name]:g} {UNITS.get(name, '')}".rstrip() for name in searched(entry))
 
 
 def first_round(curve):
@@ -34,16 +43,16 @@ def surface(curve):
     Returns
     -------
     axes : tuple of list of float
-        Values of the weight, of theta_alpha (px) and of theta_beta (8-bit levels), rising.
-    miou : ndarray of shape (weights, betas, alphas)
-        Percent; NaN where no point was judged.
+        Values of each number in the order of the search, rising.
+    miou : ndarray of shape (thirds, seconds, firsts)
+        Percent; NaN where no point was judged. A map for every value of the last number.
     few : ndarray of the same shape, bool
         Whether a point was judged on fewer images than the most of the whole search.
     """
     first = first_round(curve)
-    axes = tuple(sorted({entry[name] for entry in first}) for name in AXES)
+    axes = tuple(sorted({entry[name] for entry in first}) for name in searched(first[0]))
     most = max(entry["images"] for entry in curve)
-    shape = tuple(len(axes[place]) for place in (0, 2, 1))
+    shape = tuple(len(axis) for axis in reversed(axes))
     miou, few = np.full(shape, np.nan), np.zeros(shape, dtype=bool)
     for entry in first:
         there = place(axes, entry)
@@ -53,10 +62,11 @@ def surface(curve):
 
 def place(axes, entry):
     """Return the index of a point in the arrays of `surface`, or None if it is none of its points."""
-    weight, alpha, beta = (
-        values.index(entry[name]) if entry[name] in values else None for name, values in zip(AXES, axes, strict=True)
-    )
-    return None if None in (weight, alpha, beta) else (weight, beta, alpha)
+    found = [
+        values.index(entry[name]) if entry[name] in values else None
+        for name, values in zip(searched(entry), axes, strict=True)
+    ]
+    return None if None in found else tuple(reversed(found))
 
 
 def climb(curve):

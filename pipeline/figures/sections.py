@@ -179,22 +179,22 @@ def compatibility(name, system, penalty, class_names, figures):
 def _search(name, system, curve, figures):
     """Draw what a search found: mean IoU over the grid of its first round, and its best by points judged."""
     best, (axes, miou, few) = searches.best(curve), searches.surface(curve)
-    weights, alphas, betas = axes
-    titles = [f"weight {weight:g}" for weight in weights]
-    weight, *cell = searches.place(axes, searches.best(searches.first_round(curve)))
+    across, up, maps_of = searches.searched(best)
+    titles = [f"{maps_of.rpartition('_')[2]} {value:g}" for value in axes[2]]  # short, as maps are narrow
+    title, *cell = searches.place(axes, searches.best(searches.first_round(curve)))
     maps = plots.heat_maps(
         dict(zip(titles, miou, strict=True)),
         name,
-        across=("theta_alpha, px", alphas),
-        up=("theta_beta, 8-bit levels", betas),
+        across=(searches.titled(across), axes[0]),
+        up=(searches.titled(up), axes[1]),
         colours="mean IoU, %",
         faint=dict(zip(titles, few, strict=True)),
-        framed=(titles[weight], *cell),
+        framed=(titles[title], *cell),
     )
     points, rounds = _count(curve, "point"), _count({entry["round"] for entry in curve}, "round")
     where = "framed" if searches.place(axes, best) else "off this grid, whose own best is framed"
     said = (
-        f"Search of {text(system)}: mean IoU on the grid of the first round, one map for each appearance_weight. "
+        f"Search of {text(system)}: mean IoU on the grid of the first round, one map for each {maps_of}. "
         f"Best of {points} in {rounds}, {where}: {searches.named(best)}, "
         f"with {best['miou']:.2f} % on {best['images']} images."
     )

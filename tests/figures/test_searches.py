@@ -6,7 +6,7 @@ import builders
 import numpy as np
 import pytest
 
-from pipeline.algorithms import coarse_to_fine
+from pipeline.algorithms import coarse_to_fine, searched
 from pipeline.figures import plots, searches, sections
 from pipeline.systems import deeplab
 
@@ -29,7 +29,7 @@ def told(halvings=1, keep=0.4):
 
     for judged in coarse_to_fine.search(axes, halvings, 99, judge):
         known += judged
-    return known, [deeplab._told(step, one) for step, one in enumerate(known, start=1)]
+    return known, [searched.told(deeplab.SEARCHED, step, one) for step, one in enumerate(known, start=1)]
 
 
 def shown(curve):
@@ -60,9 +60,9 @@ def test_a_high_score_on_few_images_is_not_the_best():
 
 def test_the_surface_holds_every_point_of_the_first_round_at_its_place():
     axes, miou, few = searches.surface(HALVED)
-    assert axes == ([4.0, 6.0, 8.0], [10.0, 30.0], [5.0, 10.0])
+    assert axes == ([10.0, 30.0], [5.0, 10.0], [4.0, 6.0, 8.0])
     for entry in HALVED[:-1]:
-        weight, beta, alpha = (axes[i].index(entry[searches.AXES[i]]) for i in (0, 2, 1))
+        weight, beta, alpha = (axes[i].index(entry[deeplab.SEARCHED[i]]) for i in (2, 1, 0))
         assert miou[weight, beta, alpha] == entry["miou"]
         assert few[weight, beta, alpha] == (entry["images"] == 4)
         assert searches.place(axes, entry) == (weight, beta, alpha)
@@ -116,7 +116,7 @@ def test_maps_are_named_and_repeat_to_the_byte(curve):
         "mean IoU, %",
         "theta_alpha, px",
         "theta_beta, 8-bit levels",
-        f"weight {curve[0][searches.AXES[0]]:g}",
+        f"weight {curve[0]['appearance_weight']:g}",
     ):
         assert word in svg
     assert plots._INK not in svg and "<image" not in svg
