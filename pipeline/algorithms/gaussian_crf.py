@@ -5,23 +5,23 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from pipeline.core.errors import DataError, SettingsError
+from pipeline.algorithms.parameters import Parameters
+from pipeline.core.errors import DataError
 
 WEIGHTS = ("appearance_weight", "smoothness_weight")
 
 
-class GaussianCRF(nn.Module):
+class GaussianCRF(Parameters):
     """A differentiable dense CRF.
 
     A subclass gives `positive`, the names of its parameters that are numbers above 0, and ``scores(unary, appearance,
     smoothness)``, which runs mean field: from U (B, C, H, W), which it may overwrite, and both kernels' features,
     (B, F, H, W) and (B, 2, H, W), to scores (B, C, H, W).
 
-    Numbers above 0 are kept as logarithms. Where the settings ask for them there are arrays, too, which may have any
-    sign: a kernel's weights (C,) or (C, C), the compatibility (C, C), both with one axis more in front if iterations
-    have their own, and the positions (2, rows, cols) of the smoothness kernel, as distances in px from the pixel grid.
+    Where the settings ask for them there are arrays besides the numbers above 0: a kernel's weights (C,) or (C, C), the
+    compatibility (C, C), both with one axis more in front if iterations have their own, and the positions (2, rows,
+    cols) of the smoothness kernel, as distances in px from the pixel grid.
 
     Parameters
     ----------
@@ -46,65 +46,12 @@ class GaussianCRF(nn.Module):
     positive = (*WEIGHTS, "theta_alpha", "theta_beta", "theta_gamma", "temperature")
 
     def __init__(self, settings, classes, state):
-        super().__init__()
-        self.settings, self.recompute = settings, False
-        self.starts = _arrays(settings, classes)
-        learnt = self.rates()
-        known = [name for name in self.names() if name not in self.unused()]
-        if unknown := [name for name in learnt if name not in known]:
-            found, expected = f"'{unknown[0]}'", f"what these settings use: {', '.join(known)}"
-            raise SettingsError("key 'fit.parameters'", found, expected, "take it out, or change what it belongs to")
-        for name in self.positive:
-            if name not in self.starts:
-                value = torch.tensor(float(state.get(name, settings[name])), dtype=torch.float32)
-                self.register_parameter(f"log_{name}", nn.Parameter(value.log(), requires_grad=name in learnt))
-        for name, start in self.starts.items():
-            value = torch.from_numpy(np.array(state.get(name, start), np.float32))
-            if value.shape != start.shape:
-                found, expected = f"{tuple(value.shape)} numbers", f"{start.shape} as the settings say"
-                raise DataError(f"fitted {name}", found, expected, "run `fit` again")
-            self.register_parameter(name, nn.Parameter(value, requires_grad=name in learnt))
-
-    def names(self):
-        """Return the names of all parameters."""
-        return tuple(dict.fromkeys((*self.positive, *self.starts)))
+        super().__init__(settings, _arrays(settings, classes), state)
+        self.recompute = False
 
     def unused(self):
         """Return the names of parameters that these settings make no use of."""
         return () if self.settings.appearance_position else ("theta_alpha",)
-
-    def value(self, name):
-        """Return one parameter as a tensor, or if the model has none of that name None."""
-        if name in self.starts:
-            return getattr(self, name)
-        return getattr(self, f"log_{name}").exp() if name in self.positive else None
-
-    def set(self, name, value):
-        """Give one positive parameter another value, above 0."""
-        with torch.no_grad():
-            getattr(self, f"log_{name}").fill_(value).log_()
-
-    def rates(self):
-        """Return the factors on the learning rates of what is learnt, dict of str to float."""
-        return self.settings.fit.parameters.plain() if "fit" in self.settings else {}
-
-    def rate(self, name):
-        """Return the factor on the learning rate of one of `named_parameters`, 0 if it is not learnt."""
-        return self.rates().get(name.removeprefix("log_"), 0)
-
-    def numbers(self):
-        """Return every parameter's value, dict of str to ndarray, float32."""
-        return {name: self.value(name).detach().cpu().float().numpy() for name in self.names()}
-
-    def values(self):
-        """Return a number for every parameter, dict of str to float: of an array, NAME_moved, its RMS way."""
-        told = {}
-        for name, number in self.numbers().items():
-            if name in self.starts:
-                told[f"{name}_moved"] = float(np.sqrt(np.square(number - self.starts[name]).mean()))
-            else:
-                told[name] = float(number)
-        return told
 
     def forward(self, images, log_probability, extra=None):
         """Return the scores (B, C, H, W) of T iterations of mean field; normalised they are Q.
