@@ -5,11 +5,13 @@
 A step is one of `finetune`, on an image of 500 × 375 px and 21 classes: networks of the papers at full width, with
 CRF-RNN. Told are its seconds; the peak of the process's memory beyond what it held before; how much of that parameters,
 gradients and the optimiser hold; and how much the same takes with an image of 33 × 33 px, which is what does not grow
-with the image. Every measurement is a process of its own. Figures go to benchmarks/results/joint_memory.json.
+with the image. All that twice: with freed memory kept for the next image, as the pipeline does, and given back at once.
+Every measurement is a process of its own. Figures go to benchmarks/results/joint_memory.json.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +27,7 @@ from pipeline.core import settings
 
 NETS = ("fcn8s_paper_crfrnn", "resnet101_paper_crfrnn")  # of config/nets
 KEPT = {"all is kept": [], "system": ["system"], "network and system": ["network", "system"]}
+FREED = {"kept": {}, "given back": {"EDGEWISE_PLAIN_PROCESS": "1", "MALLOC_MMAP_THRESHOLD_": "4000000"}}
 SIZE, SMALL = (375, 500), (33, 33)
 
 
@@ -37,26 +40,28 @@ def main():
     if args.one:
         print(json.dumps(steps(*json.loads(args.one))))
         return
-    record.keep("joint_memory", record.header() | {net: measured(net, args.rounds) for net in NETS})
+    figures = {net: {freed: measured(net, freed, args.rounds) for freed in FREED} for net in NETS}
+    record.keep("joint_memory", record.header() | figures)
 
 
-def measured(net, rounds):
+def measured(net, freed, rounds):
     """Return of every way to keep the medians of a network's figures."""
     runs = {name: [] for name in KEPT}
     for turn in range(rounds):
         for name, parts in KEPT.items():
-            found, small = (process(net, parts, size) for size in (SIZE, SMALL))
+            found, small = (process(net, parts, size, FREED[freed]) for size in (SIZE, SMALL))
             runs[name].append(found | {"small_peak_mb": small["peak_mb"]})
-            print(f"round {turn + 1} of {rounds}, {net}, {name}: {runs[name][-1]}")
+            print(f"round {turn + 1} of {rounds}, {net}, freed memory {freed}, {name}: {runs[name][-1]}")
     return {
         name: {key: statistics.median(one[key] for one in found) for key in found[0]} for name, found in runs.items()
     }
 
 
-def process(net, parts, size):
+def process(net, parts, size, environment):
     """Return what another process measures."""
     command = [sys.executable, __file__, "--one", json.dumps([net, parts, size])]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    return json.loads(found.stdout)
 
 
 def steps(net, recompute, size):
