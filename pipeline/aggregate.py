@@ -66,6 +66,7 @@ def describe(row, score, args):
         "classes": str(int(overlap.classes_met(counts))),
         "miou": percent(overlap.mean_iou(counts)),
         "paper_miou": "" if row.paper == layout.NONE else row.paper,
+        "category_miou": percent(overlap.category_mean_iou(counts, groups(score))) if score.categories else "",
         "accuracy": percent(overlap.accuracy(counts)),
         "class_accuracy": percent(overlap.class_accuracy(counts)),
         "fw_iou": percent(overlap.frequency_weighted_iou(counts)),
@@ -76,6 +77,7 @@ def describe(row, score, args):
         for width, band in zip(score.widths, bands, strict=True):
             columns[f"{name}_band_{width}"] = percent(measure(band))
     columns["changed_percent"] = percent(score.per_image("changed").mean())
+    columns["gap_percent"] = f"{100 * gaps(score).mean():.5f}" if score.has_certificate else ""
     columns["seconds_per_image"] = f"{median(score.per_image('seconds')):.4f}"
     return columns
 
@@ -84,6 +86,17 @@ def unseen_miou(score, seen):
     """Return the mean IoU of the images that the system was not fitted on; empty if those are all, or none."""
     unseen = np.array([name not in seen for name in score.names])
     return percent(overlap.mean_iou_of(margins(score)[unseen].sum(axis=0))) if 0 < unseen.sum() < len(unseen) else ""
+
+
+def groups(score):
+    """Return the numbers of the classes of every category."""
+    return [[score.class_names.index(name) for name in names] for names in score.categories.values()]
+
+
+def gaps(score):
+    """Return how far each image's energy may be above the least one, as a share of the magnitude of its bound."""
+    energy, bound = (score.per_image(key) for key in confusions.CERTIFICATE)
+    return (energy - bound) / np.maximum(np.abs(bound), np.finfo(float).tiny)
 
 
 def gains(row, score, args):

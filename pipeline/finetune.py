@@ -13,9 +13,8 @@ import sys
 import torch
 
 from pipeline import nets, systems
-from pipeline.algorithms import backprop
+from pipeline.algorithms import backprop, losses
 from pipeline.algorithms.batches import Views
-from pipeline.algorithms.losses import LOSSES
 from pipeline.core import device, files, settings, stage, stamp
 from pipeline.core.errors import SettingsError
 from pipeline.core.files import whole_file
@@ -49,6 +48,7 @@ def run(args):
     system = systems.build(given.settings, pack.classes, where, given.state)
     if not hasattr(system, "module"):
         raise SettingsError(args.system, f"'{given.settings.system}'", "a differentiable system", "choose another")
+    losses.check(system.module, net.finetune.loss, "finetune.loss")
     trained = Settings(made["settings"])
     described = stamp.make(
         "finetune",
@@ -111,13 +111,14 @@ def train(module, net, pack, args, described, where):
 def mean_loss(module, loss, pack, names, where):
     """Return the mean loss of plain, whole training images: what fine-tuning should lower."""
     module.eval()
+    objective = backprop.Objective(module, loss, "float32")
     total = count = 0
     with torch.inference_mode():
         for name in names:
             sample = pack.sample(name)
             image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(where).float() / 255
             truth = torch.from_numpy(sample.truth).long()[None].to(where)
-            added, terms = LOSSES[loss](module(image), truth)
+            added, terms = objective(image, truth)
             total, count = total + float(added), count + int(terms)
     return total / max(count, 1)
 

@@ -169,7 +169,7 @@ def journal(args, described, rests_on):
 
 def share(system, wanted, samples, args):
     """Do a part of what a fit begins with; nothing but the journal is written."""
-    if not hasattr(system, "share"):
+    if "search" not in wanted:
         raise SettingsError("--part", f"system '{wanted.system}'", "one that searches", "leave --part out")
     if not args.journal:
         raise SettingsError("--part", "no --journal", "one that all parts share", "give --journal FOLDER")

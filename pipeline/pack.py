@@ -1,13 +1,15 @@
 """Pack a raw data set into one HDF5 file.
 
 reads   a raw data set, or makes the embedded one
-writes  a pack: images, truth, splits, class names
+writes  a pack: images, truth, splits, class names and their categories
 """
 
 import sys
 
 from pipeline import datasets
 from pipeline.core import settings, stage, stamp
+from pipeline.core.errors import SettingsError
+from pipeline.core.settings import nearest
 from pipeline.formats import packs
 
 
@@ -22,6 +24,8 @@ def run(args):
     """Read every sample once and store it."""
     wanted = settings.read(args.settings, "packs")
     source = datasets.read(wanted, args.seed)
+    categories = wanted.categories.plain() if "categories" in wanted else {}
+    check_categories(categories, source.class_names, args.settings)
     names = [name for split in source.splits.values() for name in split]
     described = stamp.make(
         "pack",
@@ -33,6 +37,7 @@ def run(args):
     with packs.writer(
         args.output,
         class_names=source.class_names,
+        categories=categories,
         splits=source.splits,
         blocks=source.blocks,
         trimap=wanted.trimap,
@@ -42,6 +47,16 @@ def run(args):
             put(source.sample(name))
     sizes = ", ".join(f"{split} {len(names)}" for split, names in source.splits.items())
     stage.log.info("%d images (%s), %d classes", len(names), sizes, len(source.class_names))
+
+
+def check_categories(categories, class_names, path):
+    """Refuse categories of classes that are not there, or of one class twice."""
+    named = [name for names in categories.values() for name in names]
+    for place, name in enumerate(named):
+        if name not in class_names:
+            raise SettingsError(f"{path}, key 'categories'", f"'{name}'", "a class", nearest(name, class_names))
+        if name in named[:place]:
+            raise SettingsError(f"{path}, key 'categories'", f"'{name}' twice", "each class once", "delete one")
 
 
 def main(argv=None):

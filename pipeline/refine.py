@@ -1,7 +1,7 @@
 """Sharpen one network's unaries with one fitted system.
 
 reads   a pack (images), unaries, a fitted system
-writes  labels, one uint8 map per image, and the seconds each took
+writes  labels, one uint8 map per image, the seconds each took, and if the system certifies it how good they are
 
 A killed stage keeps the images it had finished.
 """
@@ -56,16 +56,21 @@ def run(args):
 
 
 def refine(system, image, cache, name, where):
-    """Return one image's labels and what is stored beside them: seconds, share of changed pixels."""
+    """Return one image's labels and what is stored beside them: seconds, share of changed pixels, a certificate."""
     scores = cache.unaries(name, image)
     _wait_for(where)
     started = time.perf_counter()
     with errors.of(f"image {name}"):
-        answer = system.refine(image, scores)
+        answer, certificate = labelled(system, image, scores)
     _wait_for(where)
     seconds = time.perf_counter() - started
     plain = scores.log_probability(*image.shape[:2]).argmax(dim=0).byte().numpy()
-    return answer, {"seconds": seconds, "changed": float((answer != plain).mean())}
+    return answer, {"seconds": seconds, "changed": float((answer != plain).mean())} | certificate
+
+
+def labelled(system, image, scores):
+    """Return the labels of an image, and the energy and its bound if the system is one that certifies them."""
+    return system.certified(image, scores) if hasattr(system, "certified") else (system.refine(image, scores), {})
 
 
 def _wait_for(where):

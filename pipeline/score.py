@@ -46,6 +46,7 @@ def run(args):
         names=names,
         blocks=pack.blocks,
         class_names=pack.class_names,
+        categories=pack.categories,
         split=args.split,
         widths=args.widths,
         trimap=pack.trimap,
@@ -58,7 +59,8 @@ def run(args):
             sample = pack.sample(name)
             counts = count(sample, labels.labels(name, sample.truth), pack, args.widths)
             measured = labels.attributes_of(name)
-            out.put(name, counts, changed=measured["changed"], seconds=measured["seconds"])
+            numbers = {key: measured[key] for key in (*confusions.NUMBERS, *confusions.CERTIFICATE) if key in measured}
+            out.put(name, counts, numbers)
             total, near = total + counts["all"], near + counts["bands"].sum()
         check_bands(near, total.sum(), pack)
     stage.log.info("mean IoU %.2f %% over %d images", 100 * mean_iou(total), len(names))

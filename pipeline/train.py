@@ -11,7 +11,7 @@ import sys
 import torch
 
 from pipeline import nets
-from pipeline.algorithms import backprop, prediction
+from pipeline.algorithms import backprop, losses, prediction
 from pipeline.algorithms.batches import Views
 from pipeline.core import device, files, settings, stage, stamp
 from pipeline.core.errors import SettingsError
@@ -87,6 +87,7 @@ def prepare(net, pack, start, args, where):
             weights.check_channels(tensors, net.scaling, start)
         match = weights.load_into(network, tensors, start)
         stage.log.info("%s: %s", start, match.report())
+    losses.check(None, net.train.loss, "train.loss")
     module = backprop.Segmenter(network, net.scaling, loss_at=net.loss_at).to(where)
     if net.train.precision == "bfloat16" or where.type == "cuda":
         module = module.to(memory_format=torch.channels_last)

@@ -56,12 +56,16 @@ def sample(name, seed, size=(24, 32), classes=4, exact=True):
     return Sample(name, image.clip(0, 255).astype(np.uint8), truth, whole if exact else None)
 
 
-def pack(path, *, classes=4, sizes=SIZES, splits=SPLITS, exact=True, trimap="void", blocks=None, seed=0, void=True):
+def pack(
+    path, *, classes=4, sizes=SIZES, splits=SPLITS, exact=True, trimap="void", blocks=None, seed=0, void=True,
+    categories=None,
+):  # fmt: skip
     """Write a pack; sizes go round over all images, named val_0, val_1, …; without `void` all pixels have a class."""
     named = {split: [f"{split}_{number}" for number in range(count)] for split, count in splits.items()}
     with packs.writer(
         path,
         class_names=CLASS_NAMES[:classes],
+        categories=categories or {},
         splits=named,
         blocks=blocks or {},
         trimap=trimap,

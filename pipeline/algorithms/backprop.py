@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline.algorithms.batches import scaled
 from pipeline.algorithms.divergence import Divergence
-from pipeline.algorithms.losses import LOSSES
+from pipeline.algorithms.losses import LOSSES, OWN, of_system
 from pipeline.algorithms.prediction import full_size
 from pipeline.core.errors import SettingsError
 from pipeline.core.settings import nearest
@@ -42,12 +42,16 @@ class Segmenter(nn.Module):
         """Return scores, float32, of images (B 3 H W), float32, RGB 0..1: (B C H W), or at the entries (B C h w)."""
         if self.loss_at == "entries":
             return self.network(scaled(images, self.scaling)).float()
-        scores = full_size(self.network, scaled(images, self.scaling))
         if self.refiner is None:
-            return scores
-        # Gaussian weights underflow in half precision, so the filters never run in it.
+            return full_size(self.network, scaled(images, self.scaling))
+        return self.refined(images, self.refiner)
+
+    def refined(self, images, function):
+        """Return what a function of images 0..255 and log-probabilities (B C H W) makes of the network's."""
+        scores = full_size(self.network, scaled(images, self.scaling))
+        # Gaussian weights underflow in half precision, so systems never run in it.
         with torch.autocast(images.device.type, enabled=False):
-            return self.refiner(images * 255, scores.log_softmax(dim=1))
+            return function(images * 255, scores.log_softmax(dim=1))
 
     def targets(self, truth):
         """Return the truth (B H W) where the scores are."""
@@ -55,6 +59,30 @@ class Segmenter(nn.Module):
             return truth
         rows, cols = (self.network.grid.standing(size) for size in truth.shape[1:])
         return truth[:, rows][:, :, cols]
+
+
+class Objective(nn.Module):
+    """What a training lowers: of images (B 3 H W) and truth (B H W) the loss, a sum and the number of its terms.
+
+    Parameters
+    ----------
+    module : Segmenter
+    loss : str
+        Of `losses.LOSSES`, or "system": the refiner's own.
+    precision : {"float32", "bfloat16"}
+        Of the network's forward pass.
+    """
+
+    def __init__(self, module, loss, precision):
+        super().__init__()
+        self.module, self.loss, self.precision = module, loss, precision
+
+    def forward(self, images, truth):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            if self.loss == OWN:
+                return self.module.refined(images, lambda *given: of_system(self.module.refiner, OWN, *given, truth))
+            scores = self.module(images)
+        return LOSSES[self.loss](scores.float(), self.module.targets(truth))
 
 
 class Training:
@@ -81,7 +109,8 @@ class Training:
         self.watch = Divergence(module)
         self.done, self.epoch_loss, self.epoch_seconds, self.history = 0, 0.0, 0.0, []
         self.parallel = dist.is_available() and dist.is_initialized()
-        self.forward = DistributedDataParallel(module) if self.parallel else module
+        objective = Objective(module, settings.loss, settings.precision)
+        self.objective = DistributedDataParallel(objective) if self.parallel else objective
 
     def run(self, views, *, workers, rank=0, ranks=1, evaluate=None):
         """Take the steps that are left; yield the mean loss of each.
@@ -111,9 +140,7 @@ class Training:
         torch.manual_seed((self.seed * 1_000_003 + self.done) % 2**63)
         self._set_rates()
         self._set_mode()
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-            scores = self.forward(images)
-        total, count = LOSSES[self.settings.loss](scores.float(), self.module.targets(truth))
+        total, count = self.objective(images, truth)
         if self.parallel:
             dist.all_reduce(count)
         loss = total / count.clamp_min(1)

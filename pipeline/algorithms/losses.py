@@ -3,7 +3,10 @@
 import torch
 import torch.nn.functional as F
 
+from pipeline.core.errors import SettingsError
 from pipeline.core.sample import VOID
+
+OWN = "system"  # names the loss that a system brings itself
 
 
 def cross_entropy(scores, truth):
@@ -56,3 +59,30 @@ def soft_jaccard(scores, truth):
 
 
 LOSSES = {"cross_entropy": cross_entropy, "soft_jaccard": soft_jaccard}
+
+
+def of_system(module, loss, images, log_probability, truth):
+    """Return a loss of what a system makes of unaries, a sum and the number of its terms.
+
+    Parameters
+    ----------
+    module : nn.Module
+        As `pipeline.systems` describes.
+    loss : str
+        Of `LOSSES`, or "system".
+    images : Tensor of shape (B, 3, H, W)
+        0..255.
+    log_probability : Tensor of shape (B, C, H, W)
+    truth : Tensor of shape (B, H, W), int64
+    """
+    if loss == OWN:
+        return module.loss(images, log_probability, truth)
+    return LOSSES[loss](module(images, log_probability), truth)
+
+
+def check(module, loss, key):
+    """Refuse "system" for a system without a loss of its own, and any other loss for one that has it."""
+    own = hasattr(module, "loss")
+    if own != (loss == OWN):
+        expected = f"'{OWN}', as this system brings its own" if own else f"one of {', '.join(LOSSES)}"
+        raise SettingsError(f"key '{key}'", f"'{loss}'", expected, "change it, or take another system")

@@ -2,9 +2,9 @@
 
 import torch
 
+from pipeline.algorithms import losses
 from pipeline.algorithms.backprop import groups
 from pipeline.algorithms.divergence import Divergence
-from pipeline.algorithms.losses import LOSSES
 from pipeline.core import errors
 from pipeline.core.errors import SettingsError
 from pipeline.metrics.overlap import percent
@@ -13,9 +13,8 @@ from pipeline.metrics.overlap import percent
 class GradientSystem:
     """A system around a differentiable module; keeps the protocol of `pipeline.systems`.
 
-    A subclass gives `model`, built from settings, classes and state: an nn.Module with ``forward(images,
-    log_probability)``, ``numbers()``, its values by name, ``values()``, one number for each, and ``rate(name)``, the
-    factor on the learning rate of one of its parameters.
+    A subclass gives `model`, built from settings, classes and state: `Parameters` with ``forward(images,
+    log_probability)``, or with a loss of its own and `labels` in the subclass.
     """
 
     model = None
@@ -31,6 +30,7 @@ class GradientSystem:
         if self.settings.get("training_iterations", self.settings.iterations) == 0:
             found, expected = "0 iterations while it is fitted", "one or more, or nothing to fit"
             raise SettingsError("key 'fit.parameters'", found, expected, "raise the iterations, or empty it")
+        losses.check(self.module, self.settings.fit.loss, "fit.loss")
         rows = fit(self.module, samples, self.settings.fit, seed, self.device)
         return self._watched(rows, samples, seed) if "watch" in self.settings.fit else rows
 
@@ -61,11 +61,13 @@ class GradientSystem:
 
     def refine(self, image, unaries):
         """Return labels (H, W) uint8."""
+        return self.labels(*as_batch(image, unaries, self.device))
+
+    def labels(self, images, log_probability):
+        """Return labels (H, W) uint8 of one image as tensors, see `as_batch`."""
         with torch.inference_mode():
-            images, log_probability = as_batch(image, unaries, self.device)
             # max is several times as fast as argmax over the first axis.
-            labels = self.module(images, log_probability)[0].max(dim=0).indices
-            return labels.byte().cpu().numpy()
+            return self.module(images, log_probability)[0].max(dim=0).indices.byte().cpu().numpy()
 
     def state(self):
         """Return every parameter's value, learnt or not."""
@@ -113,8 +115,7 @@ def fit(module, samples, settings, seed, device):
             sample, unaries = samples[index]
             truth = torch.from_numpy(sample.truth).long()[None].to(device)
             with errors.of(f"image {sample.name}"):
-                scores = module(*as_batch(sample.image, unaries, device))
-            total, count = LOSSES[settings.loss](scores, truth)
+                total, count = losses.of_system(module, settings.loss, *as_batch(sample.image, unaries, device), truth)
             # Every image weighs the same, whatever its size.
             image_loss = total / count.clamp_min(1) / len(batch)
             image_loss.backward()

@@ -257,6 +257,8 @@ def _columns(rows, memory):
     if any(row["paper_miou"] for row in rows):
         columns.append(("in the<br>paper", of("paper_miou")))
     columns.append(("gain<br>over unary", lambda row, _: words.gain_cell(row)))
+    if any(row["category_miou"] for row in rows):
+        columns.append(("mean IoU of<br>categories", of("category_miou")))
     columns += [
         (f"mean IoU<br>≤ {key.removeprefix(BAND)} px", of(key))
         for key in dict.fromkeys((bands[0], bands[len(bands) // 2]))
@@ -272,6 +274,8 @@ def _columns(rows, memory):
         ("pixels<br>changed", of("changed_percent")),
         ("seconds<br>per image", of("seconds_per_image", 3)),
     ]
+    if any(row["gap_percent"] for row in rows):
+        columns.append(("certified<br>gap, %", of("gap_percent", 4)))
     if any(memory):
         columns.append(("peak<br>MiB", lambda _, place: words.number(memory[place], 0)))
     return columns

@@ -6,9 +6,10 @@
     exact         (n C C)   int32  the same against the exact truth, where the pack has one
     changed       (n,)      f8     share of pixels whose label differs from the unary's
     seconds       (n,)      f8     of refining, warm
+    energy, bound (n,)      f8     of the labels, and of all labels, where the system knows them
 
-Attributes: `format`, `class_names`, `split`, `widths`, `trimap`, `settings` of the system, `pack_digest`, `stamp`,
-`digest` of the content. For the same inputs all bytes are the same but those of `seconds`.
+Attributes: `format`, `class_names`, `categories`, `split`, `widths`, `trimap`, `settings` of the system, `pack_digest`,
+`stamp`, `digest` of the content. For the same inputs all bytes are the same but those of `seconds`.
 
 Counts are compressed (gzip 1), checked (Fletcher-32) and written image by image, so that memory does not grow
 with their number.
@@ -25,10 +26,11 @@ from pipeline.core.errors import DataError
 from pipeline.core.stamp import to_json
 from pipeline.formats import hdf5
 
-FORMAT = "edgewise score 1"
+FORMAT = "edgewise score 2"
 AT_ONCE = 2**22  # bytes of counts held in memory while reading
 CHUNK = 2**16  # bytes of counts compressed together, unless one image has more
 COUNTS, NUMBERS, TEXTS = ("all", "bands", "exact"), ("changed", "seconds"), ("names", "block")
+CERTIFICATE = ("energy", "bound")  # of every image or of none
 
 
 class Writer:
@@ -38,7 +40,7 @@ class Writer:
         self._file, self._reserve, self.names, self.done = file, reserve, names, 0
         self.content = hashlib.sha256()
 
-    def put(self, name, counts, *, changed, seconds):
+    def put(self, name, counts, numbers):
         """Store one image.
 
         Parameters
@@ -47,23 +49,26 @@ class Writer:
             The next of the names.
         counts : dict of str to ndarray
             "all" (C, C), "bands" (W, C, C) and, for every image or for none, "exact" (C, C); integers.
-        changed, seconds : float
+        numbers : dict of str to float
+            "changed", "seconds" and, for every image or for none, "energy" and "bound".
         """
         if self.done == len(self.names) or name != self.names[self.done]:
             raise ValueError(f"{name} is out of turn")
         self._reserve(4 * sum(array.size for array in counts.values()))
         if self.done == 0:
             # The arrays of numbers are stored at once, as large as they will be.
-            self._reserve(16 * len(self.names))
-            self._begin(counts)
+            self._reserve(8 * len(numbers) * len(self.names))
+            self._begin(counts, numbers)
         for key, array in counts.items():
             self._file[key][self.done] = array
             self.content.update(np.ascontiguousarray(array, dtype="<i4").tobytes())
-        self._file["changed"][self.done], self._file["seconds"][self.done] = changed, seconds
-        self.content.update(np.float64(changed).tobytes())
+        for key, number in numbers.items():
+            self._file[key][self.done] = number
+            if key != "seconds":
+                self.content.update(np.float64(number).tobytes())
         self.done += 1
 
-    def _begin(self, counts):
+    def _begin(self, counts, numbers):
         for key, array in counts.items():
             images = max(1, CHUNK // (4 * array.size))
             self._file.create_dataset(
@@ -76,14 +81,14 @@ class Writer:
                 shuffle=True,
                 fletcher32=True,
             )
-        for key in NUMBERS:
+        for key in numbers:
             self._file.create_dataset(
                 key, shape=len(self.names), dtype="<f8", chunks=min(4096, len(self.names)), fletcher32=True
             )
 
 
 @contextmanager
-def writer(path, *, names, blocks, class_names, split, widths, trimap, settings, pack_digest, stamp):
+def writer(path, *, names, blocks, class_names, categories, split, widths, trimap, settings, pack_digest, stamp):
     """Yield a `Writer`; the file appears at `path` when the block ends without error.
 
     Parameters
@@ -94,6 +99,8 @@ def writer(path, *, names, blocks, class_names, split, widths, trimap, settings,
     blocks : dict of str to str
         Block of a video by name of image; images it lacks stand for themselves.
     class_names : sequence of str
+    categories : dict of str to list of str
+        Class names by category, empty if the pack has none.
     split, trimap : str
     widths : sequence of int
         Of the bands, px, rising.
@@ -104,6 +111,7 @@ def writer(path, *, names, blocks, class_names, split, widths, trimap, settings,
     """
     described = {
         "class_names": json.dumps(list(class_names), ensure_ascii=False),
+        "categories": json.dumps(categories, ensure_ascii=False),
         "split": split,
         "widths": json.dumps(list(widths)),
         "trimap": trimap,
@@ -133,7 +141,7 @@ class Score:
     class_names : tuple of str
     widths : tuple of int
     split, trimap, pack_digest, digest : str
-    settings, stamp : dict
+    settings, stamp, categories : dict
     """
 
     def __init__(self, path):
@@ -141,7 +149,9 @@ class Score:
         self._file, attrs = hdf5.open_whole(self.path, FORMAT, made_by="score")
         try:
             self.class_names, self.widths = (tuple(json.loads(attrs[key])) for key in ("class_names", "widths"))
-            self.settings, self.stamp = (json.loads(attrs[key]) for key in ("settings", "stamp"))
+            self.settings, self.stamp, self.categories = (
+                json.loads(attrs[key]) for key in ("settings", "stamp", "categories")
+            )
             self.split, self.trimap = attrs["split"], attrs["trimap"]
             self.pack_digest, self.digest = attrs["pack_digest"], attrs["digest"]
             self.names, self.block = (hdf5.read_names(self._file, key) for key in TEXTS)
@@ -168,8 +178,13 @@ class Score:
         """Return the counts summed over all images, int64: (C C), or (W C C) for "bands"."""
         return sum(part.sum(axis=0) for part in self.parts(key))
 
+    @property
+    def has_certificate(self):
+        """Whether the system said how far its labels may be from the best."""
+        return CERTIFICATE[0] in self._file
+
     def per_image(self, key):
-        """Return "changed" or "seconds" of all images, (n,) float64."""
+        """Return "changed", "seconds", "energy" or "bound" of all images, (n,) float64."""
         try:
             return self._file[key][:]
         except hdf5.DAMAGE as error:
@@ -195,7 +210,8 @@ class Score:
         classes, images = len(self.class_names), len(self.names)
         shapes = {"all": (classes, classes), "bands": (len(self.widths), classes, classes)}
         shapes |= {"exact": (classes, classes)} if self.has_exact else {}
-        shapes |= dict.fromkeys(NUMBERS, ()) | {"block": ()}
+        numbers = NUMBERS + CERTIFICATE if self.has_certificate else NUMBERS
+        shapes |= dict.fromkeys(numbers, ()) | {"block": ()}
         for key, shape in shapes.items():
             if self._file[key].shape != (images, *shape):
                 raise ValueError(f"{key} of shape {self._file[key].shape}")

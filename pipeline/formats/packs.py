@@ -5,7 +5,8 @@
     /exact/NAME    (H W)   uint8   class without void bands, where the data set knows it
     /splits/SPLIT  (n,)    text    names of the samples
 
-Attributes: `class_names`, `trimap`, `blocks` (name → block of a video, JSON), `stamp`, `digest` of the content.
+Attributes: `class_names`, `categories` (category → class names, JSON; {} if it has none), `trimap`, `blocks` (name →
+block of a video, JSON), `stamp`, `digest` of the content.
 
 Every array is compressed (gzip 1) and carries a Fletcher-32 checksum, so that damage is found when read.
 """
@@ -23,12 +24,12 @@ from pipeline.core.sample import VOID, Sample
 from pipeline.core.stamp import to_json
 from pipeline.formats import hdf5
 
-FORMAT = "edgewise pack 1"
+FORMAT = "edgewise pack 2"
 _STORED = {"compression": "gzip", "compression_opts": 1, "shuffle": False, "fletcher32": True}
 
 
 @contextmanager
-def writer(path, *, class_names, splits, blocks, trimap, stamp):
+def writer(path, *, class_names, categories, splits, blocks, trimap, stamp):
     """Yield a function that stores one Sample; the pack appears at `path` when the block ends without error."""
     with hdf5.whole(path) as (file, reserve):
         content = hashlib.sha256()
@@ -48,11 +49,13 @@ def writer(path, *, class_names, splits, blocks, trimap, stamp):
             hdf5.write_names(file, f"splits/{split}", names)
         described = {
             "class_names": json.dumps(list(class_names), ensure_ascii=False),
+            "categories": json.dumps(categories, ensure_ascii=False),
             "blocks": json.dumps(blocks, sort_keys=True),
             "trimap": trimap,
             "stamp": to_json(stamp),
         }
-        content.update(json.dumps([described["class_names"], described["blocks"], splits]).encode())
+        texts = [described[key] for key in ("class_names", "categories", "blocks")]
+        content.update(json.dumps([*texts, splits]).encode())
         hdf5.set_texts(file, described | {"format": FORMAT, "digest": content.hexdigest()})
 
 
@@ -65,7 +68,9 @@ class Pack:
         _, about = self._open()
         try:
             self.class_names = tuple(json.loads(about["class_names"]))
-            self.blocks, self.stamp = json.loads(about["blocks"]), json.loads(about["stamp"])
+            self.blocks, self.categories, self.stamp = (
+                json.loads(about[key]) for key in ("blocks", "categories", "stamp")
+            )
             self.trimap, self.digest = about["trimap"], about["digest"]
             self._splits = {split: hdf5.read_names(self._file, f"splits/{split}") for split in self._file["splits"]}
         except hdf5.DAMAGE as error:

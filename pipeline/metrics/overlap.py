@@ -84,6 +84,28 @@ def mean_iou_of(margins):
     return _mean(iou_of(margins))
 
 
+def category_mean_iou(counts, categories):
+    """Return the mean IoU of categories: (…, C, C) → (…). A pixel is right if its label is of the truth's category.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (…, C, C)
+    categories : sequence of sequence of int
+        The classes of each; other classes are of none, and so wrong beside any.
+
+    Notes
+    -----
+    Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016, section 4.
+    """
+    truth, labelled = (counts.sum(axis=axis) for axis in (-1, -2))
+    margins = [
+        [counts[..., classes, :][..., classes].sum(axis=(-2, -1)), truth[..., classes].sum(axis=-1),
+         labelled[..., classes].sum(axis=-1)]
+        for classes in map(list, categories)
+    ]  # fmt: skip
+    return mean_iou_of(np.moveaxis(np.array(margins), (0, 1), (-1, -2)))
+
+
 def classes_met(counts):
     """Return how many classes occur in truth or labels, and so have an IoU: (…, C, C) → (…), int64."""
     return np.isfinite(iou(counts)).sum(axis=-1)

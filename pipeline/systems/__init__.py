@@ -31,8 +31,16 @@ class SystemProtocol(Protocol):
     def state(self):
         """Return the fitted numbers: dict of str to ndarray, empty if there are none."""
 
-    # Only differentiable systems have the next one; `finetune` asks for it.
-    # module : nn.Module with forward(images (B 3 H W) 0..255, log_probability (B C H W)) -> scores (B C H W)
+    # Systems that know more of an image than its labels have the next one; `refine` (the stage) asks for it.
+    # certified(image, unaries) -> labels, {"energy": of the labels, "bound": none have less}
+    #
+    # Those that search have the next one; `fit --part` asks for it.
+    # share(samples, seed, part, parts): a part of the counting that `fit` begins with
+    #
+    # Differentiable ones have the next two; `finetune` asks for them.
+    # module : nn.Module with forward(images (B 3 H W) 0..255, log_probability (B C H W)) -> scores (B C H W), or with
+    #     loss(images, log_probability, truth (B H W)) -> sum, number of terms; and recompute, see `finetune`
+    # labels(images (1 3 H W), log_probability (1 C H W)) -> (H W) uint8
 
 
 def module_name(system):

@@ -25,6 +25,11 @@ SYSTEMS = {
     "crfrnn_untied": ("crfrnn_t5", {"untied"}),
     "crfrnn_relu": ("crfrnn_start", {"normalise"}),
     "crfrnn_released": ("crfrnn_paper", {"preset", "kernel_weights"}),
+    "hybrid_network": (
+        "hybrid_svm",
+        {"weights", "fit.epochs", "fit.learning_rate"}
+        | {f"fit.parameters.{name}" for name in ("alpha", "beta", "lambda", "edge_network")},
+    ),
     "deeplab_paper_heldout": ("deeplab_paper", {"search.images"}),
 }
 NETS = {

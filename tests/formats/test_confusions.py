@@ -11,12 +11,13 @@ from pipeline.formats import confusions
 NAMES = ("first", "second", "dritte_ü")
 
 
-def write(path, names=NAMES, exact=True, seconds=0.5, seed=0, put=None, **changes):
+def write(path, names=NAMES, exact=True, seconds=0.5, seed=0, put=None, certificate=None, **changes):
     rng = np.random.default_rng(seed)
     described = {
         "names": names,
         "blocks": {"second": "clip"},
         "class_names": ("ground", "leaf"),
+        "categories": {"all": ["ground", "leaf"]},
         "split": "val",
         "widths": (1, 4),
         "trimap": "void",
@@ -29,7 +30,7 @@ def write(path, names=NAMES, exact=True, seconds=0.5, seed=0, put=None, **change
         for name in names if put is None else put:
             parts = {"all": counts[name][0], "bands": counts[name][1:3]}
             parts |= {"exact": counts[name][3]} if exact else {}
-            out.put(name, parts, changed=0.25, seconds=seconds)
+            out.put(name, parts, {"changed": 0.25, "seconds": seconds} | (certificate or {}))
     return np.stack(list(counts.values()))
 
 
@@ -42,12 +43,24 @@ def test_round_trip(tmp_path):
     assert (score.trimap, score.pack_digest) == ("void", "d" * 64)
     assert score.settings == {"system": "convcrf", "preset": "paper"}
     assert score.stamp == stamp("score")
+    assert score.categories == {"all": ["ground", "leaf"]}
+    assert not score.has_certificate
     np.testing.assert_array_equal(np.concatenate(list(score.parts("all"))), counts[:, 0])
     np.testing.assert_array_equal(score.total("all"), counts[:, 0].sum(axis=0, dtype=np.int64))
     np.testing.assert_array_equal(score.total("bands"), counts[:, 1:3].sum(axis=0, dtype=np.int64))
     np.testing.assert_array_equal(score.total("exact"), counts[:, 3].sum(axis=0, dtype=np.int64))
     np.testing.assert_array_equal(score.per_image("changed"), [0.25] * 3)
     np.testing.assert_array_equal(score.per_image("seconds"), [0.5] * 3)
+
+
+def test_a_certificate_is_kept_and_counts_in_the_digest(tmp_path):
+    for name, bound in (("a", -7.5), ("b", -8.0)):
+        write(tmp_path / name, certificate={"energy": -7.25, "bound": bound})
+    one, other = (confusions.Score(tmp_path / name) for name in "ab")
+    assert one.has_certificate
+    np.testing.assert_array_equal(one.per_image("energy"), [-7.25] * 3)
+    np.testing.assert_array_equal(one.per_image("bound"), [-7.5] * 3)
+    assert one.digest != other.digest
 
 
 def test_parts_are_the_whole_in_order(tmp_path, monkeypatch):
@@ -92,8 +105,8 @@ def test_missing_truncated_and_foreign_files_are_told_apart(tmp_path):
     with pytest.raises(DataError, match=r"a\.h5: found no readable HDF5 file .*; run `score` again"):
         confusions.Score(path)
     with h5py.File(path, "w") as file:
-        file.attrs["format"] = "edgewise pack 1"
-    with pytest.raises(DataError, match=r"found format 'edgewise pack 1', expected 'edgewise score 1'"):
+        file.attrs["format"] = "edgewise pack 2"
+    with pytest.raises(DataError, match=r"found format 'edgewise pack 2', expected 'edgewise score 2'"):
         confusions.Score(path)
     write(path)
     with h5py.File(path, "r+") as file:

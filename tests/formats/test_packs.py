@@ -14,6 +14,7 @@ from pipeline.core.sample import Sample
 from pipeline.formats import packs
 from pipeline.formats.packs import Pack
 
+BARE = {"categories": {}, "splits": {}, "blocks": {}, "trimap": "void", "stamp": {}}
 SPLITS = {"train": 2, "heldout": 1, "val": 1}
 
 
@@ -52,12 +53,14 @@ def test_the_order_of_a_split_and_an_empty_one_are_kept(tmp_path):
     samples = {name: builders.sample(name, 0) for name in ("b", "a")}
     splits = {"train": ["b", "a"], "heldout": [], "val": []}
     described = {"class_names": "wxyz", "splits": splits, "blocks": {"b": "clip/0"}, "trimap": "label_edges"}
+    described["categories"] = {"last": ["y", "z"]}
     with packs.writer(tmp_path / "a.h5", stamp={}, **described) as put:
         for sample in samples.values():
             put(sample)
     pack = Pack(tmp_path / "a.h5")
     assert (pack.names("train"), pack.names("val")) == (("b", "a"), ())
     assert (pack.blocks, pack.trimap) == ({"b": "clip/0"}, "label_edges")
+    assert pack.categories == {"last": ["y", "z"]}
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path, path):
@@ -83,7 +86,9 @@ def test_a_pack_may_be_sent_to_another_process(path):
 
 def test_a_failed_writer_leaves_nothing(tmp_path):
     def fail():
-        with packs.writer(tmp_path / "a.h5", class_names="ab", splits={}, blocks={}, trimap="void", stamp={}) as put:
+        with packs.writer(
+            tmp_path / "a.h5", class_names="ab", categories={}, splits={}, blocks={}, trimap="void", stamp={}
+        ) as put:
             put(builders.sample("a", 0, classes=2))
             raise KeyboardInterrupt
 
@@ -160,7 +165,7 @@ def test_foreign_files(tmp_path):
     assert "no readable HDF5 file" in refusal(lambda: Pack(text))
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["images/a"] = np.zeros(3)
-    assert "found format None, expected 'edgewise pack 1'" in refusal(lambda: Pack(tmp_path / "other.h5"))
+    assert "found format None, expected 'edgewise pack 2'" in refusal(lambda: Pack(tmp_path / "other.h5"))
 
 
 def test_a_sample_that_is_not_there(path):
@@ -178,7 +183,9 @@ def test_a_split_that_is_not_there(path):
 
 
 def put(tmp_path, sample):
-    with packs.writer(tmp_path / "b.h5", class_names="abcd", splits={}, blocks={}, trimap="void", stamp={}) as put:
+    with packs.writer(
+        tmp_path / "b.h5", class_names="abcd", categories={}, splits={}, blocks={}, trimap="void", stamp={}
+    ) as put:
         put(sample)
 
 

@@ -47,6 +47,23 @@ def test_a_class_only_in_the_labels_counts_as_zero():
     assert overlap.class_accuracy(counts) == pytest.approx(3 / 4)
 
 
+def test_categories_are_classes_put_together():
+    """With all classes in categories as if they were these; a class of none is wrong beside any, and has no IoU."""
+    rng = np.random.default_rng(3)
+    truth, labels = (rng.integers(0, 5, size=(2, 30, 40)).astype(np.uint8) for _ in range(2))
+    counts = np.stack([overlap.confusion(t, x, 5) for t, x in zip(truth, labels, strict=True)])
+    of = np.array([0, 1, 1, 2, 0], dtype=np.uint8)
+    merged = [overlap.mean_iou(overlap.confusion(of[t], of[x], 3)) for t, x in zip(truth, labels, strict=True)]
+    np.testing.assert_allclose(overlap.category_mean_iou(counts, [[0, 4], [1, 2], [3]]), merged)
+    whole = overlap.iou(overlap.confusion(of[truth[0]], of[labels[0]], 3))
+    assert overlap.category_mean_iou(counts[0], [[0, 4], [1, 2]]) == pytest.approx(whole[:2].mean())
+
+
+def test_a_category_of_one_class_has_its_iou():
+    counts = np.array([[5, 1, 0], [2, 7, 1], [0, 3, 9]])
+    assert overlap.category_mean_iou(counts, [[2]]) == overlap.iou(counts)[2]
+
+
 def test_nothing_scored_has_no_ratio():
     nothing = np.zeros((2, 3, 3), dtype=np.int64)
     for ratio in (overlap.mean_iou, overlap.accuracy, overlap.class_accuracy, overlap.frequency_weighted_iou):
