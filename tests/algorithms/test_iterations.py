@@ -13,7 +13,7 @@ from pipeline.core.settings import Settings
 CONFIG = settings.ROOT / "config" / "systems"
 CPU = torch.device("cpu")
 CHOSEN = {path.stem: settings.read(path, "systems") for path in sorted(CONFIG.glob("*.yaml"))}
-MEAN_FIELD = [name for name, chosen in CHOSEN.items() if "iterations" in chosen]
+MEAN_FIELD = [name for name, chosen in CHOSEN.items() if "normalisation" in chosen]  # of kernels
 
 
 def build(name, **changed):
