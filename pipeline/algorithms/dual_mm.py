@@ -63,7 +63,9 @@ def solve(unary, edges, iterations, sweeps, *, rows=None, backend="auto"):
     _check(unary, edges)
     unary, edges = unary.detach().contiguous(), Edges(*(weight.detach().contiguous() for weight in edges))
     rows = unary.clone() if rows is None else rows
-    labels = unary.min(dim=1).indices.byte()
+    labels = torch.empty(unary[:, 0].shape, dtype=torch.uint8, device=unary.device)
+    if iterations == 0:
+        labels.copy_(unary.min(dim=1).indices)
     with torch.no_grad():
         for iteration in range(iterations):
             potts_chains.hand_over(unary, rows, edges, "rows", backend=backend)

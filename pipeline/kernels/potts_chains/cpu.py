@@ -72,7 +72,8 @@ def _cut(cost, messages, edges, nodes, classes, total, part):
         depth -= 1
         start, end = starts[depth], ends[depth]
         middle = (start + end - 1) // 2
-        left, right = _handshake(cost, messages, edges, middle, float32((middle + 1 - start) / (end - start)), classes)
+        share = float32((middle + 1 - start) / (end - start))
+        left, right = _handshake(cost, messages, edges, middle, share, classes, end - start == 2)
         if end - start == nodes:
             store(part, 0, left)
             _add(total, part)
@@ -80,8 +81,10 @@ def _cut(cost, messages, edges, nodes, classes, total, part):
             _add(total, part)
         # Messages from the outer ends are still right; those from the cut begin anew. Both sides take turns, so that
         # the processor always has one to work on while it waits for the other.
-        _clear(messages, middle * size, size)
-        _clear(messages, (middle + 1) * size, size)
+        if middle - start > 1:
+            _clear(messages, middle * size, size)
+        if end - middle > 3:
+            _clear(messages, (middle + 1) * size, size)
         back, forth = middle, middle + 1
         last_back, last_forth = (start + middle) // 2 + 1, (middle + end) // 2
         while back > last_back and forth < last_forth:
@@ -116,21 +119,22 @@ def _message(cost, messages, edges, edge, node, to, classes):
 
 
 @njit(forceinline=True)
-def _handshake(cost, messages, edges, node, share, classes):
+def _handshake(cost, messages, edges, node, share, classes, pair):
     """Replace the edge after a node by what each of its ends is to pay: `share` of it stays on the left.
 
-    Returns the minimum of what is right of the edge, and of the whole seen from it.
+    A pair is two nodes by themselves, which no message has reached. Returns the minimum of what is right of the edge,
+    and of the whole seen from it.
     """
     size = classes * WIDTH
     at, right, weight = node * size, (node + 1) * size, load(edges, node * WIDTH)
-    low = load(cost, right) + load(messages, right)
-    for k in range(right, right + size, WIDTH):
-        low = smallest(low, load(cost, k) + load(messages, k))
+    low = _so_far(cost, messages, right, pair)
+    for k in range(right + WIDTH, right + size, WIDTH):
+        low = smallest(low, _so_far(cost, messages, k, pair))
     whole = spread(float32(np.inf))
     rest = whole
     for k in range(0, size, WIDTH):
-        mine = load(cost, at + k) + load(messages, at + k)
-        marginal = mine + smallest(load(cost, right + k) + load(messages, right + k) - low, weight)
+        mine = _so_far(cost, messages, at + k, pair)
+        marginal = mine + smallest(_so_far(cost, messages, right + k, pair) - low, weight)
         whole = smallest(whole, marginal)
         given = mine - share * marginal
         rest = smallest(rest, given)
@@ -145,6 +149,14 @@ def _handshake(cost, messages, edges, node, share, classes):
         store(cost, right + k, load(cost, right + k) + to_right)
         store(cost, at + k, load(cost, at + k) + (most - to_right))
     return low, whole
+
+
+@njit(inline="always")
+def _so_far(cost, messages, at, pair):
+    """Return what labels cost with all that lies beyond their node."""
+    if pair:
+        return load(cost, at)
+    return load(cost, at) + load(messages, at)
 
 
 @njit
@@ -283,25 +295,32 @@ def minimum(unary, rows, weight, down, minima):
         first = block * WIDTH
         count = min(WIDTH, chains - first)
         cost, message = np.zeros((classes, WIDTH), np.float64), np.zeros((classes, WIDTH), np.float64)
-        low, total = np.empty(WIDTH, np.float64), np.zeros(WIDTH, np.float64)
+        low, edge, total = np.empty(WIDTH, np.float64), np.zeros(WIDTH, np.float64), np.zeros(WIDTH, np.float64)
         for node in range(nodes):
-            for k in range(classes):
-                for lane in range(count):
-                    row, col = (node, first + lane) if down else (first + lane, node)
-                    value = float64(rows[k, row, col])
-                    cost[k, lane] = float64(unary[k, row, col]) - value if down else value
+            if down:
+                for k in range(classes):
+                    owned, whole = rows[k, node, first : first + count], unary[k, node, first : first + count]
+                    for lane in range(count):
+                        cost[k, lane] = float64(whole[lane]) - float64(owned[lane])
+            else:
+                for k in range(classes):
+                    for lane in range(count):
+                        cost[k, lane] = rows[k, first + lane, node]
             low[:] = np.inf
             for k in range(classes):
+                own, before = cost[k], message[k]
                 for lane in range(WIDTH):
-                    cost[k, lane] += message[k, lane]
-                    low[lane] = min(low[lane], cost[k, lane])
+                    own[lane] += before[lane]
+                    low[lane] = min(low[lane], own[lane])
             for lane in range(count):
                 total[lane] += low[lane]
             if node + 1 < nodes:
                 for lane in range(count):
-                    edge = float64(weight[node, first + lane] if down else weight[first + lane, node])
-                    for k in range(classes):
-                        message[k, lane] = min(cost[k, lane] - low[lane], edge)
+                    edge[lane] = weight[node, first + lane] if down else weight[first + lane, node]
+                for k in range(classes):
+                    own, after = cost[k], message[k]
+                    for lane in range(WIDTH):
+                        after[lane] = min(own[lane] - low[lane], edge[lane])
         for lane in range(count):
             minima[first + lane] = total[lane]
 
