@@ -83,7 +83,7 @@ def recompute(net, network, refiner, path):
         # Its statistics would be taken twice.
         found, expected = "'network' with batch normalisation that is trained", "normalisation: frozen"
         raise SettingsError(f"{path}, key 'recompute'", found, expected, "freeze it, or take 'network' out")
-    if refiner.recompute and refiner.settings.tolerance > 0:
+    if refiner.recompute and refiner.settings.get("tolerance", 0) > 0:
         found, expected = f"'system' with a tolerance of {refiner.settings.tolerance}", "one that runs all iterations"
         raise SettingsError(f"{path}, key 'recompute'", found, expected, "take 'system' out, or set tolerance: 0")
 

@@ -151,6 +151,15 @@ def photograph(path):
     return np.asarray(_open(path, "a photograph").convert("RGB"))
 
 
+def indices(path):
+    """Read a PNG whose values are classes or ids as (H, W) uint8; DataError if it is damaged or holds colours."""
+    labels = _open(path, "labels")
+    if labels.mode not in ("P", "L"):
+        expected = "one of mode P or L, whose values are classes"
+        raise DataError(path, f"a PNG of mode {labels.mode}", expected, "save the indices, not their colours")
+    return np.asarray(labels)
+
+
 def check_size(truth_path, truth, image_path, image):
     """Refuse labels whose rows and cols are not the photograph's."""
     if truth.shape != image.shape[:2]:
@@ -176,16 +185,7 @@ def _files(root, name):
 
 def _sample(root, name, classes):
     image_path, truth_path = _files(root, name)
-    image = photograph(image_path)
-    truth = _open(truth_path, "labels")
-    if truth.mode not in ("P", "L"):
-        raise DataError(
-            truth_path,
-            f"a PNG of mode {truth.mode}",
-            "one of mode P or L, whose values are classes",
-            "save the indices, not their colours",
-        )
-    truth = np.asarray(truth)
+    image, truth = photograph(image_path), indices(truth_path)
     check_size(truth_path, truth, image_path, image)
     bad, expected = (truth >= classes) & (truth != VOID), f"0 to {classes - 1}, or {VOID} for void"
     check_labels(truth_path, truth, bad, "value", expected, "mend the labels or the class names")

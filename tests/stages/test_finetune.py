@@ -100,15 +100,19 @@ def test_finetune_lowers_the_loss_of_whole_images(tiny_run, tmp_path):
     assert changed(system)["loss_after"] < changed(system)["loss_before"]
 
 
-@pytest.mark.parametrize("name", ["convcrf_sharp", "convcrf_ct", "fullcrf", "deeplab", "crfrnn", "crfrnn_untied"])
+@pytest.mark.parametrize(
+    "name",
+    ["convcrf_sharp", "convcrf_ct", "fullcrf", "deeplab", "crfrnn", "crfrnn_untied", "hybrid", "hybrid_svm"],
+)
 def test_every_differentiable_system_trains_with_a_network(tiny_run, tmp_path, name):
     fit = builders.fitted(tmp_path / "f.npz", system=name, state={}, curve=[])
-    net = net_file(tmp_path, tiny_run, TUNED | {"recompute": ["system"]})
+    loop = TUNED["finetune"] | ({"loss": "system"} if name.startswith("hybrid") else {})
+    net = net_file(tmp_path, tiny_run, TUNED | {"recompute": ["system"], "finetune": loop})
     status, output, system, _ = finetune(tiny_run, tmp_path, net=net, system=fit)
     assert status == 0
     change = changed(system)
     assert change["network"] > 0
-    learnt = "fit" in fitted.read(fit).settings  # deeplab searches, and brings nothing that a gradient moves
+    learnt = "fit" in fitted.read(fit).settings  # what was searched for brings nothing that a gradient moves
     assert (change["refiner"] > 0) == learnt
     cached, refined = tmp_path / "u.zarr", tmp_path / "l.zarr"
     assert tiny_run("cache", net=net, weights=output, output=cached) == 0
@@ -155,6 +159,14 @@ def test_finetune_goes_on_where_it_was_killed(tiny_run, tuned, tmp_path, monkeyp
 def test_finetune_refuses_a_net_of_another_source(tiny_run, tmp_path, capsys):
     assert finetune(tiny_run, tmp_path, net=tiny_run.net)[0] == 2
     assert "key 'source': found 'train', expected 'finetune'" in said(capsys)
+
+
+@pytest.mark.parametrize(("name", "loss"), [("hybrid", "cross_entropy"), ("convcrf", "system")])
+def test_finetune_refuses_a_loss_that_is_not_the_system_s(tiny_run, tmp_path, capsys, name, loss):
+    fit = builders.fitted(tmp_path / "f.npz", system=name, state={}, curve=[])
+    net = net_file(tmp_path, tiny_run, TUNED | {"finetune": TUNED["finetune"] | {"loss": loss}})
+    assert finetune(tiny_run, tmp_path, net=net, system=fit)[0] == 2
+    assert f"key 'finetune.loss': found '{loss}', expected " in said(capsys)
 
 
 def test_finetune_refuses_a_system_without_gradient(tiny_run, tmp_path, capsys):
