@@ -117,7 +117,7 @@ def coarse(truth, rng):
     """Return probabilities as a network of stride 8 gives them: the truth in cells, with noise, upsampled."""
     hot = torch.from_numpy(np.stack([truth == label for label in range(CLASSES)]).astype(np.float32))[None]
     cells = torch.nn.functional.avg_pool2d(hot, 8, ceil_mode=True)
-    scores = 5 * cells + torch.from_numpy(rng.standard_normal(cells.shape).astype(np.float32))
+    scores = 3 * cells + 1.2 * torch.from_numpy(rng.standard_normal(cells.shape).astype(np.float32))
     scores = torch.nn.functional.interpolate(scores, size=truth.shape, mode="bilinear", align_corners=False)
     return scores.softmax(dim=1)[0].numpy()
 
