@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline import nets, systems
-from pipeline.algorithms import iterations
+from pipeline.algorithms import iterations, potts_grid
 from pipeline.core import device, files, layout, stage, stamp
 from pipeline.core.errors import DataError
 from pipeline.core.settings import Settings
-from pipeline.figures import gallery, palette, sections, stepwise, words
+from pipeline.figures import gallery, pairwise, palette, sections, stepwise, words
 from pipeline.figures.page import element, fill, text
 from pipeline.formats import confusions, fitted, tables
 from pipeline.formats.labels import Labels
@@ -50,7 +51,7 @@ def run(args):
     for (pack, net), members in stage.progress(networks.items(), len(networks), "networks"):
         members.sort(key=lambda row: row.system != "unary")
         shown.append(show_network(f"{net} on {pack}", packs[pack], members, rows, made, colours, figures, args))
-    quality, pictures, steps, training, origins = zip(*shown, strict=True)
+    quality, pictures, steps, costs, training, origins = zip(*shown, strict=True)
     origins = [pack.stamp for pack in packs.values()] + [one for some in origins for one in some] + [made]
     parts = [
         ("What was run", "".join(show_data(name, pack, rows) for name, pack in packs.items())),
@@ -58,6 +59,7 @@ def run(args):
         ("By class and near boundaries", "".join(quality)),
         ("Pictures", gallery.difference_key() + "".join(pictures)),
         ("Mean field, step by step", element("p", text(stepwise.EXPLAINED)) + "".join(steps) if any(steps) else ""),
+        ("Costs between neighbours", element("p", text(pairwise.EXPLAINED)) + "".join(costs) if any(costs) else ""),
         ("Training and fitting", show_networks(packs, networks, args.results) + "".join(training)),
         ("Origin", sections.origin(origins)),
     ]
@@ -78,7 +80,7 @@ def read_rows(path, runs):
 
 
 def show_network(title, pack, members, rows, made, colours, figures, args):
-    """Return what the page shows of one network on one pack: HTML of quality, pictures, steps, training; the stamps."""
+    """Return what the page shows of one network on one pack: HTML of its six parts, and the stamps."""
     name = f"{members[0].pack}.{members[0].net}"
     heading = element("h3", text(title))
     scores = {row.system: read_score(row, made, args.results) for row in members}
@@ -89,6 +91,7 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
     per_image = {system: quality_of_images(score) for system, score in scores.items()}
     pictures = show_pictures(pack, per_image, scores["unary"].names, stores, args.images)
     steps = show_steps(pack, members, scores, gains_of_chief(per_image), args.results)
+    costs = show_costs(pack, members, per_image, scores["unary"].names, stores, args.results)
     training, stamps = show_training(name, members, pack.class_names, colours, figures, args.results)
     stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
     for score in scores.values():
@@ -97,6 +100,7 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
         heading + element("div", quality, class_="plots small"),
         heading + gallery.class_key(pack.class_names) + pictures,
         heading + steps if steps else "",
+        heading + costs if costs else "",
         heading + training if training else "",
         stamps,
     )
@@ -166,25 +170,44 @@ def show_steps(pack, members, scores, gains, results):
 
     The image is the one that the first system gains most on, the class the one that gains most in it.
     """
-    where = device.setup("cpu", threads=1)
-    for row in members:
-        given = fitted.read(row.fitted(results))
-        system = systems.build(given.settings, pack.classes, where, given.state)
-        if iterations.are_in(system):
-            break
-    else:
+    row, system = next(built(members, pack, results, iterations.are_in), (None, None))
+    if row is None:
         return ""
     index = gallery.choose(gains, 1)[0][0]
     sample = pack.sample(scores["unary"].names[index])
     label = most_gained(*(counts_of(scores[name], index) for name in ("unary", row.system)))
     unaries = read_unaries(row, pack, results).unaries(sample.name, sample.image)
-    numbers, steps = stepwise.shown(given.settings.iterations), []
+    numbers, steps = stepwise.shown(system.settings.iterations), []
     for number, after in zip(numbers, iterations.scores_after(system, sample.image, unaries, numbers), strict=True):
         counts = overlap.confusion(sample.truth, after.max(dim=0).indices.byte().numpy(), pack.classes)
         belief = after.softmax(dim=0)[label]
         steps.append((number, after[label].numpy(), belief.numpy(), 100 * overlap.iou(counts)[label]))
     title = text(sample.name) + element("span", text(f" {pack.class_names[label]}, by {row.system}"))
     return stepwise.scene(sample, label, steps, title)
+
+
+def built(members, pack, results, wanted):
+    """Yield those runs, each with its fitted system, whose system is wanted."""
+    where = device.setup("cpu", threads=1)
+    for row in members:
+        given = fitted.read(row.fitted(results))
+        system = systems.build(given.settings, pack.classes, where, given.state)
+        if wanted(system):
+            yield row, system
+
+
+def show_costs(pack, members, quality, names, stores, results):
+    """Return the costs of neighbours' jumps, of the systems that have them, each on the image it gains most on."""
+    shown = []
+    for row, system in built(members, pack, results, lambda system: hasattr(getattr(system, "module", None), "edges")):
+        gains = quality[row.system][:, 0] - quality["unary"][:, 0]
+        sample = pack.sample(names[gallery.choose(gains, 1)[0][0]])
+        with torch.inference_mode():
+            edges = system.module.edges(torch.from_numpy(sample.image).permute(2, 0, 1)[None].float())
+        labels = (stores[name].labels(sample.name, sample.truth) for name in ("unary", row.system))
+        title = text(sample.name) + element("span", text(f" by {row.system}"))
+        shown.append(pairwise.scene(sample, *labels, potts_grid.costs(edges)[0].numpy(), title))
+    return "".join(shown)
 
 
 def counts_of(score, index):

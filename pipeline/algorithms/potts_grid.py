@@ -83,6 +83,11 @@ class PottsGrid(Parameters):
         return torch.where(apart, torch.exp(self.value("beta") * logarithm), torch.zeros_like(difference))
 
 
+def costs(edges):
+    """Return what a jump costs at every pixel, the sum of its edges to the right and below: (B, H, W)."""
+    return F.pad(edges.right, (0, 1)) + F.pad(edges.below, (0, 0, 0, 1))
+
+
 def differences(images, colours):
     """Return the squared distances of neighbours' colours, right and below: (B, H, W − 1), (B, H − 1, W).
 

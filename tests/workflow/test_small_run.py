@@ -21,7 +21,7 @@ from pipeline.formats import tables
 
 def test_the_report_is_there_and_stands_alone(done):
     page = (done / "results/report/embedded/index.html").read_text(encoding="utf-8")
-    assert "resnet18" in page and "convcrf" in page
+    assert "resnet18" in page and "convcrf" in page and "Costs between neighbours" in page
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page), "the page must not load anything"
 
 
