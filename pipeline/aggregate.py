@@ -66,7 +66,7 @@ def describe(row, score, args):
         "classes": str(int(overlap.classes_met(counts))),
         "miou": percent(overlap.mean_iou(counts)),
         "paper_miou": "" if row.paper == layout.NONE else row.paper,
-        "category_miou": percent(overlap.category_mean_iou(counts, groups(score))) if score.categories else "",
+        "category_miou": category_miou(score, counts),
         "accuracy": percent(overlap.accuracy(counts)),
         "class_accuracy": percent(overlap.class_accuracy(counts)),
         "fw_iou": percent(overlap.frequency_weighted_iou(counts)),
@@ -88,9 +88,10 @@ def unseen_miou(score, seen):
     return percent(overlap.mean_iou_of(margins(score)[unseen].sum(axis=0))) if 0 < unseen.sum() < len(unseen) else ""
 
 
-def groups(score):
-    """Return the numbers of the classes of every category."""
-    return [[score.class_names.index(name) for name in names] for names in score.categories.values()]
+def category_miou(score, counts):
+    """Return the mean IoU of the pack's categories; empty if it has none."""
+    groups = overlap.numbered(score.categories, score.class_names)
+    return percent(overlap.category_mean_iou(counts, groups)) if groups else ""
 
 
 def gaps(score):

@@ -20,6 +20,7 @@ from pipeline.core.errors import SettingsError
 from pipeline.core.files import whole_file
 from pipeline.core.settings import Settings
 from pipeline.formats import fitted, packs, trainings, weights
+from pipeline.metrics import overlap
 
 
 def add_arguments(parser):
@@ -68,7 +69,7 @@ def run(args):
     network.load_state_dict(tensors)
     recompute(net, network, system.module, args.net)
     module = backprop.Segmenter(network, trained.scaling, system.module).to(where)
-    change = train(module, net, pack, args, described, where)
+    change = train(module, system, net, pack, args, described, where)
     with whole_file(args.output_system) as beside:
         done = fitted.Fitted(given.settings, system.state(), given.curve, described | {"change": change})
         fitted.write(beside, done)
@@ -88,7 +89,7 @@ def recompute(net, network, refiner, path):
         raise SettingsError(f"{path}, key 'recompute'", found, expected, "take 'system' out, or set tolerance: 0")
 
 
-def train(module, net, pack, args, described, where):
+def train(module, system, net, pack, args, described, where):
     """Run the training, write weights and history; return what changed."""
     wanted = net.finetune
     views = Views(pack.sample, pack.names(wanted.split), wanted, module.scaling.mean, args.seed)
@@ -99,7 +100,11 @@ def train(module, net, pack, args, described, where):
     watched = pack.names(wanted.split)[: net.watched_images]
     before = mean_loss(module, wanted.loss, pack, watched, where)
     checkpoint = trainings.Checkpoint(args.output, described)
-    trainings.run_to_end(training, training.run(views, workers=args.workers), checkpoint)
+
+    def evaluate():
+        return heldout(module, system, pack, where)
+
+    trainings.run_to_end(training, training.run(views, workers=args.workers, evaluate=evaluate), checkpoint)
     change = {"loss_before": before, "loss_after": mean_loss(module, wanted.loss, pack, watched, where)}
     change |= {part: moved(start, module, part) for part in ("network", "refiner")}
     stage.log.info("%s", json.dumps(change))
@@ -116,11 +121,26 @@ def mean_loss(module, loss, pack, names, where):
     with torch.inference_mode():
         for name in names:
             sample = pack.sample(name)
-            image = torch.from_numpy(sample.image).permute(2, 0, 1)[None].to(where).float() / 255
+            image = as_tensor(sample.image, where)
             truth = torch.from_numpy(sample.truth).long()[None].to(where)
             added, terms = objective(image, truth)
             total, count = total + float(added), count + int(terms)
     return total / max(count, 1)
+
+
+def heldout(module, system, pack, where):
+    """Return the mean IoU of the pair's labels on the held-out images, and that of categories; percent."""
+    module.eval()
+    with torch.inference_mode():
+        samples = map(pack.sample, pack.names("heldout"))
+        pairs = ((one.truth, module.refined(as_tensor(one.image, where), system.labels)) for one in samples)
+        found = overlap.percents(pairs, pack.class_names, pack.categories)
+    return {f"heldout_{name}": value for name, value in found.items()}
+
+
+def as_tensor(image, where):
+    """Return a photograph (H, W, 3) uint8 as (1, 3, H, W) float32, 0..1."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(where).float() / 255
 
 
 def moved(start, module, part):

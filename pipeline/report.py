@@ -1,9 +1,11 @@
 """Make one page of all results: table, words, plots, pictures, and what they came from.
 
-reads   a run table, the table of results, packs, unaries, labels, scores, fitted systems, training histories
+reads   a run table, the table of results, packs, unaries, labels, scores, fitted systems, networks' weights (their
+        stamps) and histories
 writes  a folder: index.html, which holds everything, and figures/, the same plots as single files
 """
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.settings import Settings
 from pipeline.figures import gallery, pairwise, palette, sections, stepwise, words
 from pipeline.figures.page import element, fill, text
-from pipeline.formats import confusions, fitted, tables
+from pipeline.formats import confusions, fitted, tables, weights
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
 from pipeline.formats.unaries import Cache
@@ -255,6 +257,7 @@ def show_training(name, members, class_names, colours, figures, results):
     """Return how one network was trained and its systems fitted, and the stamps of the fits."""
     histories = {path.stem: tables.read_history(path) for path in members[0].histories(results)}
     shown, folded, stamps, curves = sections.training(name, histories, figures), "", [], {}
+    shown += sections.stages(name, trainings_of(members[0], results), figures)
     for row in members:
         if not row.fitted(results).is_file():
             continue
@@ -271,6 +274,17 @@ def show_training(name, members, class_names, colours, figures, results):
         stamps.append(found.stamp)
     shown += sections.watched(f"{name}.fits", curves, colours, figures)
     return (element("div", shown, class_="plots small") if shown else "") + folded, stamps
+
+
+def trainings_of(row, results):
+    """Return (network, history) of a run's network and of all that it started from, the first one first."""
+    found = []
+    while row is not None and (paths := row.histories(results)):
+        found.insert(0, (row.net, tables.read_history(paths[0])))
+        chosen = weights.read_stamp(paths[0].with_suffix(".safetensors"))["settings"]
+        before = chosen.get("init_from", chosen.get("net"))
+        row = dataclasses.replace(row, net=before) if before else None
+    return found
 
 
 def lead(runs, made):

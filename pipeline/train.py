@@ -55,10 +55,10 @@ def run(args):
     training, views = prepare(net, pack, start, args, where)
     checkpoint = trainings.Checkpoint(args.output, described)
 
-    def heldout_miou():
-        return mean_iou(training.module.network, net.scaling, pack, "heldout", where) if rank == 0 else None
+    def evaluate():
+        return heldout(training.module.network, net.scaling, pack, where) if rank == 0 else {}
 
-    steps = training.run(views, workers=args.workers, rank=rank, ranks=ranks, evaluate=heldout_miou)
+    steps = training.run(views, workers=args.workers, rank=rank, ranks=ranks, evaluate=evaluate)
     trainings.run_to_end(training, steps, checkpoint, leads=rank == 0)
     if rank == 0:
         tensors = training.module.network.state_dict()
@@ -96,11 +96,12 @@ def prepare(net, pack, start, args, where):
     return backprop.Training(module, groups, net.train, views.steps_per_epoch, args.seed), views
 
 
-def mean_iou(network, scaling, pack, split, where):
-    """Return the mIoU of the network's own labels on one split, in percent."""
-    samples = map(pack.sample, pack.names(split))
+def heldout(network, scaling, pack, where):
+    """Return the mean IoU of the network's own labels on the held-out images, and that of categories; percent."""
+    samples = map(pack.sample, pack.names("heldout"))
     pairs = ((sample.truth, prediction.labels(network, sample.image, scaling, where)) for sample in samples)
-    return overlap.percent(pairs, pack.classes)
+    found = overlap.percents(pairs, pack.class_names, pack.categories)
+    return {f"heldout_{name}": value for name, value in found.items()}
 
 
 def main(argv=None):

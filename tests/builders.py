@@ -14,7 +14,7 @@ from pipeline.core.grids import Grid
 from pipeline.core.sample import Sample
 from pipeline.formats import fitted as fitted_files
 from pipeline.formats import labels as label_stores
-from pipeline.formats import packs
+from pipeline.formats import packs, weights
 from pipeline.formats import unaries as unary_stores
 from pipeline.formats.packs import Pack
 
@@ -182,6 +182,13 @@ def history(path, epochs=8):
         for epoch in range(1, epochs + 1)
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def training(path, settings, epochs=8):
+    """Write a history and beside it weights whose stamp has these settings."""
+    history(path, epochs)
+    weights.write(path.with_suffix(".safetensors"), {"x": torch.zeros(1)}, stamp("train", settings=settings))
     return path
 
 

@@ -85,8 +85,8 @@ def make(folder):
     for run, sharpen in SHARPEN.items():
         made.label(run, sharpen)
         assert made.score(run) == 0
-    builders.history(made.file("train", "net", "jsonl"))
-    builders.history(made.file("finetune", "tuned/convcrf", "jsonl"), epochs=3)
+    builders.training(made.file("train", "net", "jsonl"), {})
+    builders.training(made.file("finetune", "tuned/convcrf", "jsonl"), {"net": "net"}, epochs=3)
     made.file("refine", "net/convcrf", "time.tsv").write_text("s\tmax_rss\n1.0\t345.6\n", encoding="utf-8")
     assert made.aggregate() == 0
     assert made.report() == 0

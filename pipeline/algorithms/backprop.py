@@ -116,8 +116,8 @@ class Training:
         """Take the steps that are left; yield the mean loss of each.
 
         At the end of an epoch, and of the training, `history` has grown by a dict: epoch, steps, loss (mean of the
-        epoch), lr, heldout_miou, which is what `evaluate` returns, or None where that is None or not this epoch's
-        turn, and seconds, those spent in the epoch's steps without reading images.
+        epoch), lr, heldout_miou, None unless `evaluate` was asked, what else that returns, a dict, and seconds, those
+        spent in the epoch's steps without reading images.
         """
         for images, truth in views.loader(self.done, self.steps, workers=workers, rank=rank, ranks=ranks):
             begun = time.perf_counter()
@@ -200,9 +200,10 @@ class Training:
                 "steps": self.done,
                 "loss": self.epoch_loss / (self.done - (epoch - 1) * self.steps_per_epoch),
                 "lr": self.settings.learning_rate * self._course(self.done - 1),
-                "heldout_miou": evaluate() if due else None,
+                "heldout_miou": None,
                 "seconds": round(self.epoch_seconds, 3),
             }
+            | (evaluate() if due else {})
         )
         self.epoch_loss = self.epoch_seconds = 0.0
 

@@ -87,7 +87,7 @@ def bars(class_names, series, colours, name):
     return done[0]
 
 
-def curves(series, colours, name, *, across, up, log=False):
+def curves(series, colours, name, *, across, up, log=False, marks=None):
     """Draw lines with marks.
 
     Parameters
@@ -102,6 +102,8 @@ def curves(series, colours, name, *, across, up, log=False):
         What the axes show, with the unit.
     log : bool
         Whether places across grow by ratio; they are then marked at each of the first line's points.
+    marks : dict of str to float, optional
+        Places across that get a dashed line with a name above.
 
     Returns
     -------
@@ -120,11 +122,22 @@ def curves(series, colours, name, *, across, up, log=False):
             first = next(iter(series.values()))[0]
             axes.set_xticks(first, [f"{place:g}" for place in first])
             axes.minorticks_off()
+        _mark(axes, marks or {}, ha="left")
         axes.set(xlabel=across, ylabel=up)
         axes.tick_params(length=0)
         if len(series) > 1:
             _legend(figure, axes)
     return done[0]
+
+
+def _mark(axes, marks, ha):
+    """Draw dashed lines at places across, by name, and the names above; those that would touch are left out."""
+    last, most = -np.inf, max(marks.values(), default=0)
+    for name, place in marks.items():
+        axes.axvline(place, color=_INK, linewidth=0.8, linestyle=(0, (3, 3)))
+        if place - last >= 0.05 * most:
+            axes.annotate(f"{name}", (place, 1.02), xycoords=("data", "axes fraction"), ha=ha, va="bottom")
+            last = place
 
 
 def gains(labels, values, lows, highs, colours, name):
@@ -226,12 +239,7 @@ def climb(x, y, ends, name, *, across, up):
     with drawing(name, 2.3) as (figure, done):
         axes = figure.subplots()
         axes.plot(x, y, color=SERIES[1][0], drawstyle="steps-post")
-        last = -np.inf
-        for number, end in ends.items():
-            axes.axvline(end, color=_INK, linewidth=0.8, linestyle=(0, (3, 3)))
-            if end - last >= 0.05 * max(ends.values()):  # names that would touch are left out
-                axes.annotate(f"{number}", (end, 1.02), xycoords=("data", "axes fraction"), ha="center", va="bottom")
-                last = end
+        _mark(axes, ends, ha="center")
         axes.set(xlabel=across, ylabel=up, xlim=(0, max(ends.values()) * 1.02))
         axes.grid(axis="x", visible=False)
         axes.tick_params(length=0)

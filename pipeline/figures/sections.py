@@ -6,7 +6,7 @@ Every function returns HTML. Where one draws, it puts the SVG into `figures`, by
 import json
 from collections.abc import Mapping
 
-from pipeline.figures import gallery, learnt, plots, searches, words
+from pipeline.figures import gallery, learnt, lineage, plots, searches, words
 from pipeline.figures.page import element, facts, plot, table, text
 
 BAND = "miou_band_"
@@ -144,6 +144,16 @@ def training(name, histories, figures):
             svg = plots.curves(drawn, colours, f"{name}.{key}", across="epoch", up=up)
             shown += _show(figures, f"{name}.{key}", svg, said, f"Line: {up} by epoch")
     return shown
+
+
+def stages(name, trainings, figures):
+    """Draw the held-out scores of trainings, (network, list of epochs), one after another; nothing of fewer than two."""
+    if not (found := lineage.joined(trainings)):
+        return ""
+    series, starts = found
+    svg = plots.curves(series, lineage.COLOURS, f"{name}.stages", across="step", up="mean IoU, %", marks=starts)
+    caption = lineage.CAPTION.format(nets=text(", ".join(starts)))
+    return _show(figures, f"{name}.stages", svg, caption, "Line: mean IoU over the steps of all trainings")
 
 
 def fitting(name, system, curve, colour, figures):

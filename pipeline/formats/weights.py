@@ -61,8 +61,17 @@ def read(path):
         If the file is absent, damaged, or not one of ours.
     """
     tensors, metadata = _read_safetensors(path)
+    return tensors, _stamp(path, metadata)
+
+
+def read_stamp(path):
+    """Read the stamp of what `write` wrote and leave the tensors; errors as for `read`."""
+    return _stamp(path, _read_safetensors(path, tensors=False)[1])
+
+
+def _stamp(path, metadata):
     try:
-        return tensors, json.loads(metadata["stamp"])
+        return json.loads(metadata["stamp"])
     except (KeyError, ValueError):
         advice = "give weights from elsewhere as a network's `given` file"
         raise DataError(path, "no stamp", "weights written by this pipeline", advice) from None
@@ -239,11 +248,11 @@ def _check_download(path):
         raise DataError(path, f"SHA-256 {digest[:8]}…", f"{stated[1]}… as in the name", advice)
 
 
-def _read_safetensors(path):
+def _read_safetensors(path, tensors=True):
     _check_there(path)
     try:
         with safetensors.safe_open(path, "pt") as file:
-            names = file.keys()
+            names = file.keys() if tensors else ()
             return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except safetensors.SafetensorError as error:
         advice = "write or fetch it again"

@@ -54,7 +54,21 @@ def percent(pairs, classes):
 
     Parameters as for `confusion`.
     """
-    return round(100 * float(mean_iou(sum(confusion(truth, labels, classes) for truth, labels in pairs))), 3)
+    return percents(pairs, range(classes), {})["miou"]
+
+
+def percents(pairs, class_names, categories):
+    """Return the same as "miou", and where there are categories, class names by category, theirs as "category_miou"."""
+    counts = sum(confusion(truth, labels, len(class_names)) for truth, labels in pairs)
+    found = {"miou": mean_iou(counts)}
+    if categories:
+        found["category_miou"] = category_mean_iou(counts, numbered(categories, class_names))
+    return {name: round(100 * float(value), 3) for name, value in found.items()}
+
+
+def numbered(categories, class_names):
+    """Return the numbers of the classes of every category, whose names are given."""
+    return [[class_names.index(name) for name in names] for names in categories.values()]
 
 
 def marginals(counts):

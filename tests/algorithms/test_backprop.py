@@ -122,11 +122,12 @@ def test_training_lowers_the_loss():
 def test_history():
     made, views = training(heldout_every=2)
     looks = iter([40.0, 50.0])
-    losses = run(made, views, evaluate=lambda: next(looks))
+    losses = run(made, views, evaluate=lambda: {"heldout_miou": next(looks), "heldout_category_miou": 60.0})
     assert [entry["epoch"] for entry in made.history] == [1, 2, 3]
     assert [entry["steps"] for entry in made.history] == [3, 6, 9]
     # Every second epoch, and the last.
     assert [entry["heldout_miou"] for entry in made.history] == [None, 40.0, 50.0]
+    assert ["heldout_category_miou" in entry for entry in made.history] == [False, True, True]
     for epoch, entry in enumerate(made.history):
         assert entry["loss"] == pytest.approx(np.mean(losses[3 * epoch : 3 * epoch + 3]))
         # The rate told is that of the epoch's last step: the schedule of section 5, ((1 − n/N)^0.9)².
@@ -247,7 +248,7 @@ def test_schedules(schedule, factors):
 
 def test_iterations_end_within_an_epoch():
     made, views = training_of(8, CONSTANT, heldout_every=2)
-    losses = run(made, views, evaluate=lambda: 50.0)
+    losses = run(made, views, evaluate=lambda: {"heldout_miou": 50.0})
     assert len(losses) == 8
     assert [(entry["epoch"], entry["steps"]) for entry in made.history] == [(1, 3), (2, 6), (3, 8)]
     assert [entry["heldout_miou"] for entry in made.history] == [None, 50.0, 50.0]

@@ -72,7 +72,7 @@ def test_page_shows_every_part(html):
     gallery = 3 * (2 + 2 * 3) + 3 * (2 + 2 * 2)
     # One image for each: photograph, outline, and two maps for each of iterations 0, 1, 2 and 5.
     assert html.count("<img ") == gallery + 2 * (2 + 2 * 4)
-    assert html.count("<svg ") == len(re.findall(r'role="img"', html)) == 14
+    assert html.count("<svg ") == len(re.findall(r'role="img"', html)) == 15
 
 
 def test_figures_of_a_paper_are_shown_where_there_are_any(copy, html):
@@ -91,7 +91,7 @@ def test_plots_lie_beside_the_page_too(whole):
     names = {path.name for path in (whole.page / "figures").iterdir()}
     assert {"tiny.gains.svg", "tiny.net.classes.svg", "tiny.net.trimap.svg", "tiny.tuned.loss.svg"} <= names
     assert "tiny.net.trimap_accuracy.svg" in names
-    assert len(names) == 14
+    assert len(names) == 15
 
 
 def steps_of(page):
@@ -225,3 +225,24 @@ def test_report_refuses_a_table_without_its_end(copy, capsys):
     copy.table.write_text("\n".join(lines[:-1]), encoding="utf-8")
     assert copy.report() == 2
     assert "table.tsv: found no stamp in its last line, expected a whole table" in capsys.readouterr().err
+
+
+def test_trainings_that_follow_one_another_are_one_line(whole, html):
+    """The tuned network is that of the first row, trained on: its page shows both, the other's only its own."""
+    assert html.count("Training in stages:") == 1
+    svg = html[html.index("Training in stages:") - 60000 : html.index("Training in stages:")]
+    assert "a dashed line begins the training of net, tuned." in html
+    assert ">tuned</text>" in svg or "tuned" in svg
+
+
+def test_scores_of_stages_stand_at_their_steps_of_all():
+    figures = {}
+    epochs = [{"epoch": n, "steps": 10 * n, "heldout_miou": 40.0 + n, "heldout_category_miou": 60.0} for n in (1, 2)]
+    html = sections.stages("x", [("fcn32s", epochs), ("fcn16s", epochs[:1])], figures)
+    assert list(figures) == ["x.stages.svg"] and "fcn32s, fcn16s" in html
+    svg = figures["x.stages.svg"]
+    for word in ("fcn32s", "fcn16s", "classes", "categories", "mean IoU, %"):
+        assert f">{word}<" in svg
+    assert sections.stages("x", [("fcn32s", epochs)], {}) == ""
+    unwatched = [{"epoch": 1, "steps": 10, "heldout_miou": None}]
+    assert sections.stages("x", [("fcn32s", epochs), ("fcn16s", unwatched)], {}) == ""

@@ -8,7 +8,7 @@ rule report:
         labels=lambda w: [run.labels("results") for run in RUNS[w.runs]],
         scores=lambda w: [run.score("results") for run in RUNS[w.runs]],
         systems=lambda w: [run.fitted("results") for run in RUNS[w.runs]],
-        histories=lambda w: sorted({path for run in RUNS[w.runs] for path in history_of(run.pack, run.net)}),
+        trainings=lambda w: sorted({path for run in RUNS[w.runs] for path in trainings_of(run.pack, run.net)}),
     output:
         page=report("results/report/{runs}/index.html", caption="../report/page.rst", category="Report"),
         figures=report(

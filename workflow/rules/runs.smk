@@ -105,11 +105,12 @@ def weights_of(pack, net):
     return f"results/train/{pack}/{net}.safetensors"
 
 
-def history_of(pack, net):
-    """The training history of a network, as a list: what was not trained here has none."""
-    if NETS[net].source in ("given", "noisy_truth"):
+def trainings_of(pack, net):
+    """Weights and history of a network and of all it starts from; what was not trained here has none."""
+    if net is None or NETS[net].source in ("given", "noisy_truth"):
         return []
-    return [weights_of(pack, net).removesuffix(".safetensors") + ".jsonl"]
+    weights = weights_of(pack, net)
+    return [weights, weights.removesuffix(".safetensors") + ".jsonl", *trainings_of(pack, before(NETS[net]))]
 
 
 def unary_shards(wildcards):
