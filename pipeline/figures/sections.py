@@ -147,7 +147,7 @@ def training(name, histories, figures):
 
 
 def stages(name, trainings, figures):
-    """Draw the held-out scores of trainings, (network, list of epochs), one after another; nothing of fewer than two."""
+    """Draw held-out scores of trainings, (network, list of epochs), one after another; nothing of fewer than two."""
     if not (found := lineage.joined(trainings)):
         return ""
     series, starts = found
