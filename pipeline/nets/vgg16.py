@@ -70,12 +70,14 @@ class FullyConnected(nn.Conv2d):
     """A convolution whose kernels outweigh what they see, as it once was a layer on a whole image.
 
     It is then done as one product of matrices, which reads the kernels as they lie. Libraries of convolutions copy
-    them into an order of their own, VGG-16's 411 MB once forward and twice backward.
+    them into an order of their own, VGG-16's 411 MB once forward and twice backward. Half precision copies them
+    anyway, and so would kernels that lie channels last: these stay with the library.
     """
 
     def forward(self, x):
         rows, cols = (size + 2 * self.padding[0] - self.kernel_size[0] + 1 for size in x.shape[2:])
-        if len(x) * rows * cols > self.out_channels:
+        as_it_lies = self.weight.is_contiguous() and not torch.is_autocast_enabled(x.device.type)
+        if not as_it_lies or len(x) * rows * cols > self.out_channels:
             return super().forward(x)
         patches = functional.unfold(x, self.kernel_size, padding=self.padding).mT
         return functional.linear(patches, self.weight.flatten(1), self.bias).mT.unflatten(2, (rows, cols))
