@@ -129,9 +129,9 @@ def log_factors(images, numbers):
     for arriving, leaving in _layers():
         if place:
             x = x.relu()
-        kernels, biases = numbers[place:].split([9 * arriving * leaving, len(numbers) - place - 9 * arriving * leaving])
-        x = F.conv2d(x, kernels.view(leaving, arriving, 3, 3), biases[:leaving], padding=1)
-        place += 9 * arriving * leaving + leaving
+        between = place + 9 * arriving * leaving
+        kernels, place = numbers[place:between], between + leaving
+        x = F.conv2d(x, kernels.view(leaving, arriving, 3, 3), numbers[between:place], padding=1)
     return x[:, 0, :, :-1], x[:, 1, :-1]
 
 

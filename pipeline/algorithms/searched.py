@@ -13,12 +13,12 @@ PAPERS_IMAGES = 100  # of the validation set, which section 5 of arXiv:1412.7062
 class SearchedSystem:
     """What such a system does to fit itself; keeps `fit` and `share` of the protocol of `pipeline.systems`.
 
-    A subclass has ``settings``, with `search`, and gives `searched`, three names, and ``counting()``: a callable that
-    goes to other processes, takes Sample, Unaries and points, and returns `margins`. Points are tuples of numbers in
-    the order of `searched`; those that agree in all but the last number are counted together.
+    A subclass has ``settings``, with `search`, and ``device``, and gives `searched`, three names, and `counting`, a
+    `Counting`. Points are tuples of numbers in the order of `searched`; those that agree in all but the last number are
+    counted together.
     """
 
-    searched = ()
+    searched, counting = (), None
 
     def fit(self, samples, seed):
         """Search; yields one dict for every point judged: step, round, images, miou in percent, and the point."""
@@ -66,7 +66,22 @@ class SearchedSystem:
     def _each(self, samples, tasks):
         plain = self.settings.plain()
         fixed = {key: value for key, value in plain.items() if key not in (*self.searched, "search", "preset")}
-        return samples.each(self.counting(), fixed, tasks)
+        return samples.each(self.counting(self.settings, self.device), fixed, tasks)
+
+
+class Counting:
+    """How well points label an image; goes to other processes. A subclass gives ``__call__(sample, unaries, points)``.
+
+    That returns the `margins` of the labels under points which agree in all but the last number.
+
+    Parameters
+    ----------
+    settings : Settings
+    device : torch.device
+    """
+
+    def __init__(self, settings, device):
+        self.settings, self.device = settings, device
 
 
 def told(searched, step, one):

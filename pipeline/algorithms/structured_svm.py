@@ -61,8 +61,7 @@ def surrogate(unary, edges, truth, margin, iterations, sweeps, *, complete=False
         unary = unary * known[:, None]
         edges = Edges(edges.right * (known[:, :, 1:] & known[:, :, :-1]), edges.below * (known[:, 1:] & known[:, :-1]))
     with torch.no_grad():
-        right = torch.zeros_like(unary).scatter_(1, given[:, None], 1.0)
-        augmented = unary - margin * (1 - right) * known[:, None]
+        augmented = unary - margin * _wrong(unary, given, known)
         found = solve(augmented, edges, iterations, sweeps, backend=backend)
         labels = found.labels.long()
         if not complete:
@@ -71,9 +70,9 @@ def surrogate(unary, edges, truth, margin, iterations, sweeps, *, complete=False
         worse = found.energy > energy(augmented, edges, given)
         labels = given.where(worse[:, None, None], labels)
         wrong = ((labels != given) & known).flatten(1).sum(dim=1).double()
-    lower = energy(unary, edges, given) - energy(unary, edges, labels) + margin * wrong
-    upper = (energy(unary, edges, given) - found.bound).detach()
-    return Surrogate(lower, upper, known.flatten(1).sum(dim=1))
+    of_truth = energy(unary, edges, given)
+    lower = of_truth - energy(unary, edges, labels) + margin * wrong
+    return Surrogate(lower, of_truth.detach() - found.bound, known.flatten(1).sum(dim=1))
 
 
 def _completed(unary, edges, given, known, iterations, sweeps, backend):
@@ -81,6 +80,10 @@ def _completed(unary, edges, given, known, iterations, sweeps, backend):
     with torch.no_grad():
         # More than a pixel can ever save: no labelled pixel is worth another label.
         most = 1 + unary.amax() - unary.amin() + 4 * max(edge.amax() for edge in edges if edge.numel())
-        right = torch.zeros_like(unary).scatter_(1, given[:, None], 1.0)
-        forbidden = unary + most * (1 - right) * known[:, None]
+        forbidden = unary + most * _wrong(unary, given, known)
         return given.where(known, solve(forbidden, edges, iterations, sweeps, backend=backend).labels.long())
+
+
+def _wrong(unary, given, known):
+    """Return 1 for every label but the given one of every known pixel, (B, C, H, W), else 0."""
+    return torch.ones_like(unary).scatter_(1, given[:, None], 0.0) * known[:, None]

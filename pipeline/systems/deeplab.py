@@ -5,34 +5,14 @@ The energy is that of `fullcrf`; docs/systems/deeplab.md has the paper's letters
 
 import torch
 
-from pipeline.algorithms import refiners
-from pipeline.algorithms.searched import SearchedSystem, margins
+from pipeline.algorithms import refiners, searched
 from pipeline.systems.fullcrf import FullCRF
 
 SEARCHED = ("theta_alpha", "theta_beta", "appearance_weight")
 
 
-class System(SearchedSystem, refiners.GradientSystem):
-    """A FullCRF fitted by a search and not by gradient; it refines one image at a time."""
-
-    model, searched = FullCRF, SEARCHED
-
-    def counting(self):
-        """Return what counts, for other processes."""
-        return Counting(self.settings, self.device)
-
-
-class Counting:
-    """How well points of equal bandwidths label an image.
-
-    Parameters
-    ----------
-    settings : Settings
-    device : torch.device
-    """
-
-    def __init__(self, settings, device):
-        self.settings, self.device = settings, device
+class Counting(searched.Counting):
+    """How well points of equal bandwidths label an image."""
 
     def __call__(self, sample, unaries, points):
         """Return the margins of an image's labels under each point: (points, 3, C) int64."""
@@ -45,7 +25,13 @@ class Counting:
             kernels = module.appearance(images), module.smoothness(images)
             scores = module.several(module.unary(log_probability), *kernels, weights)
             labels = scores[0].max(dim=1).indices.byte().cpu().numpy()
-        return margins(sample.truth, labels, classes)
+        return searched.margins(sample.truth, labels, classes)
 
     def _weights(self, point, classes):
         return FullCRF(self.settings, classes, dict(zip(SEARCHED, point, strict=True))).to(self.device).weights(classes)
+
+
+class System(searched.SearchedSystem, refiners.GradientSystem):
+    """A FullCRF fitted by a search and not by gradient; it refines one image at a time."""
+
+    model, searched, counting = FullCRF, SEARCHED, Counting

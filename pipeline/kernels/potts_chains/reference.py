@@ -33,7 +33,7 @@ def minorant(cost, weight):
     the rest, and what it cannot take bounces back. Both halves then have together the minimum of the segment, and every
     label of every node is part of one of its minima: nothing is left to be given away.
     """
-    cost, total = cost.clone(), 0.0
+    cost = cost.clone()
     nodes = cost.shape[3]
 
     def cut(start, end):
