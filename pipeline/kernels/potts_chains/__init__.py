@@ -21,6 +21,7 @@ from pipeline.kernels import checks, dispatch, source
 from pipeline.kernels.potts_chains import cpu, cuda, reference
 
 BACKENDS = {"cuda": cuda, "cpu": cpu, "reference": reference}
+REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
 MOST_CLASSES = 256  # labels are bytes
 
 
@@ -132,9 +133,6 @@ def _given(call, backend, unary, edges, rows=None):
         raise BackendError(where, found, "tensors without", "learn by structured_svm, or detach them")
     chosen = dispatch.pick(where, backend, REFUSALS, *tensors)
     return chosen, unary.contiguous(), Edges(*(tensor.contiguous() for tensor in edges))
-
-
-REFUSALS = {"cuda": source.refusal, "cpu": dispatch.cpu_refusal}
 
 
 def _fits(what, tensor, shape, dtype, advice):
