@@ -41,6 +41,9 @@ NETS = {
     "fcn8s": ("fcn16s", {"init_from", "network.variant"}),
     "fcn16s_paper": ("fcn32s_paper", {"weights", "init_from", "network.variant", "train.learning_rate"}),
     "fcn8s_paper": ("fcn16s_paper", {"init_from", "network.variant", "train.learning_rate"}),
+    "fcn32s_cityscapes": ("fcn32s_paper", {"train.crop", "train.weight_decay"}),
+    "fcn16s_cityscapes": ("fcn16s_paper", {"init_from", "train.crop", "train.weight_decay"}),
+    "fcn8s_cityscapes": ("fcn8s_paper", {"init_from", "train.crop", "train.weight_decay"}),
     "resnet18_crfrnn": ("resnet18_convcrf", {"system"}),
     "resnet101_paper_crfrnn": ("resnet101_paper_convcrf", {"system"}),
 }
