@@ -2,9 +2,9 @@
 
     python benchmarks/run_hybrid.py --camvid DIR --voc-mini DIR --hed WHEEL --work DIR
 
-Command line and working folder are those of run_deeplab.py; figures go to benchmarks/results/hybrid.json: the table, the
-course of every training on the held-out images, the search, and what the joint training changed. FCN-8s trained on by
-itself for as many steps is the control.
+Command line and working folder are those of run_deeplab.py; figures go to benchmarks/results/hybrid.json: the table,
+the course of every training on the held-out images, the search, and what the joint training changed. FCN-8s trained
+on by itself for as many steps is the control.
 """
 
 import json
