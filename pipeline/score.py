@@ -1,5 +1,7 @@
 """Count how the labels of one run agree with the truth: everywhere, near boundaries, and without void.
 
+Where a pack has the truth at a larger size than its images, labels are enlarged to it.
+
 reads   a pack (truth), labels
 writes  confusion counts per image, for all pixels, for bands around boundaries and against the exact truth
 """
@@ -12,7 +14,7 @@ from pipeline.formats import confusions
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
 from pipeline.metrics.boundary import band_confusions
-from pipeline.metrics.overlap import confusion, mean_iou
+from pipeline.metrics.overlap import confusion, mean_iou, nearest
 
 
 def add_arguments(parser):
@@ -76,9 +78,11 @@ def check_bands(near, counted, pack):
 
 def count(sample, labels, pack, widths):
     """Return the confusion counts of one image by the names that `confusions` stores them under."""
+    truth = sample.truth if sample.full is None else sample.full
+    enlarged = nearest(labels, truth.shape)
     counts = {
-        "all": confusion(sample.truth, labels, pack.classes),
-        "bands": band_confusions(sample.truth, labels, pack.classes, widths, pack.trimap),
+        "all": confusion(truth, enlarged, pack.classes),
+        "bands": band_confusions(truth, enlarged, pack.classes, widths, pack.trimap),
     }
     if sample.exact is not None:
         counts["exact"] = confusion(sample.exact, labels, pack.classes)

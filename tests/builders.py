@@ -58,9 +58,12 @@ def sample(name, seed, size=(24, 32), classes=4, exact=True):
 
 def pack(
     path, *, classes=4, sizes=SIZES, splits=SPLITS, exact=True, trimap="void", blocks=None, seed=0, void=True,
-    categories=None,
+    categories=None, full=False,
 ):  # fmt: skip
-    """Write a pack; sizes go round over all images, named val_0, val_1, …; without `void` all pixels have a class."""
+    """Write a pack; sizes go round over all images, named val_0, val_1, …; without `void` all pixels have a class.
+
+    With `full` the truth is there at twice the size too, one pixel of each four its neighbour's, so that it tells more.
+    """
     named = {split: [f"{split}_{number}" for number in range(count)] for split, count in splits.items()}
     with packs.writer(
         path,
@@ -73,8 +76,16 @@ def pack(
     ) as put:
         for number, name in enumerate(name for names in named.values() for name in names):
             made = sample(name, seed * 1000 + number, sizes[number % len(sizes)], classes, exact)
-            put(made if void else Sample(name, made.image, made.exact, made.exact))
+            truth = made.truth if void else made.exact
+            put(Sample(name, made.image, truth, made.exact, full_size(truth) if full else None))
     return path
+
+
+def full_size(truth):
+    """Return a truth (2H, 2W) uint8: three of each four pixels as in `truth` (H, W), one as its left neighbour."""
+    larger = truth.repeat(2, axis=0).repeat(2, axis=1)
+    larger[::2, ::2] = np.roll(truth, 1, axis=1)
+    return larger
 
 
 def scores_of(truth, classes, *, seed, stride=4, noise=1.0):

@@ -21,9 +21,12 @@ class Sample:
         Class of every pixel; 255 is void: neither trained on nor scored.
     exact : ndarray of shape (H, W), uint8, or None
         The same without void, where a data set knows it.
+    full : ndarray of shape (H', W'), uint8, or None
+        The truth at the size of the data set, where image and truth were made smaller: labels are scored against it.
     """
 
     name: str
     image: np.ndarray
     truth: np.ndarray
     exact: np.ndarray | None = None
+    full: np.ndarray | None = None

@@ -34,7 +34,7 @@ def read(settings, seed):
     -------
     Source
         Held out are min(200, a fifth) of the images of train, as `voc.hold_out` chooses. At half resolution images
-        are averaged over 2 × 2 px, of labels the lower right of each four is taken.
+        are averaged over 2 × 2 px, of labels the lower right of each four is taken; `full` has them all.
 
     Raises
     ------
@@ -87,7 +87,8 @@ def _sample(name, image_path, truth_path, half):
         table[list(CLASSES.values())] = np.arange(len(CLASSES))
         truth = table[labels]
     voc.check_labels(truth_path, labels, bad, "value", expected, "take the file from gtFine_trainvaltest.zip")
-    if half:
-        image, truth = np.asarray(Image.fromarray(image).reduce(2)), truth[1::2, 1::2]
-        image = image[: truth.shape[0], : truth.shape[1]]
-    return Sample(name, image, np.ascontiguousarray(truth))
+    if not half:
+        return Sample(name, image, truth)
+    small = truth[1::2, 1::2]
+    image = np.asarray(Image.fromarray(image).reduce(2))[: small.shape[0], : small.shape[1]]
+    return Sample(name, image, np.ascontiguousarray(small), full=truth)

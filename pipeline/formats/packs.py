@@ -3,6 +3,7 @@
     /images/NAME   (H W 3) uint8   photograph, RGB
     /truth/NAME    (H W)   uint8   class, 255 = void
     /exact/NAME    (H W)   uint8   class without void bands, where the data set knows it
+    /full/NAME     (H' W') uint8   class at the size of the data set, where image and truth were made smaller
     /splits/SPLIT  (n,)    text    names of the samples
 
 Attributes: `class_names`, `categories` (category → class names, JSON; {} if it has none), `trimap`, `blocks` (name →
@@ -25,6 +26,7 @@ from pipeline.core.stamp import to_json
 from pipeline.formats import hdf5
 
 FORMAT = "edgewise pack 2"
+OPTIONAL = ("exact", "full")  # groups that not every pack has
 _STORED = {"compression": "gzip", "compression_opts": 1, "shuffle": False, "fletcher32": True}
 
 
@@ -36,7 +38,7 @@ def writer(path, *, class_names, categories, splits, blocks, trimap, stamp):
 
         def put(sample):
             _check(sample, len(class_names))
-            arrays = {"images": sample.image, "truth": sample.truth, "exact": sample.exact}
+            arrays = {"images": sample.image} | {group: getattr(sample, group) for group in ("truth", *OPTIONAL)}
             reserve(sum(array.nbytes for array in arrays.values() if array is not None))
             for group, array in arrays.items():
                 if array is not None:
@@ -94,13 +96,13 @@ class Pack:
 
     def sample(self, name):
         """Read one sample by name."""
-        return Sample(name, self._read("images", name), self._read("truth", name), self._read("exact", name))
+        return Sample(name, *(self._read(group, name) for group in ("images", "truth", *OPTIONAL)))
 
     def _read(self, group, name):
-        """Return one array; None if it is of the exact truth and the pack has none."""
+        """Return one array; None if its group is optional and the pack has none."""
         file, _ = self._open()
         try:
-            if group == "exact" and group not in file:
+            if group in OPTIONAL and group not in file:
                 return None
             if name in file[group]:
                 return file[group][name][()]
@@ -140,11 +142,16 @@ def _check(sample, classes):
     if sample.exact is not None and (sample.exact.shape != truth.shape or sample.exact.max() >= classes):
         found = f"exact truth {sample.exact.shape} up to class {sample.exact.max()}"
         raise DataError(sample.name, found, f"{truth.shape} up to {classes - 1}", "mend the reader")
-    bad = truth[(truth >= classes) & (truth != VOID)]
-    if bad.size:
-        raise DataError(
-            f"{sample.name}, labels",
-            f"the value {int(bad[0])}",
-            f"0 to {classes - 1}, or {VOID} for void",
-            "mend the labels or the list of class names",
-        )
+    full = truth if sample.full is None else sample.full
+    if full.dtype != np.uint8 or full.ndim != 2 or np.any(np.less(full.shape, truth.shape)):
+        found = f"truth at full size {full.shape} {full.dtype}"
+        raise DataError(sample.name, found, f"uint8 of {truth.shape} or more", "mend the reader")
+    for labels in (truth, full):
+        bad = labels[(labels >= classes) & (labels != VOID)]
+        if bad.size:
+            raise DataError(
+                f"{sample.name}, labels",
+                f"the value {int(bad[0])}",
+                f"0 to {classes - 1}, or {VOID} for void",
+                "mend the labels or the list of class names",
+            )

@@ -40,6 +40,13 @@ def confusion(truth, labels, classes):
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
+def nearest(labels, shape):
+    """Enlarge labels (h, w) to `shape` (H, W): every pixel takes the label whose cell its middle lies in."""
+    sizes = zip(labels.shape, shape, strict=True)
+    rows, cols = (((np.arange(new) + 0.5) * old / new).astype(np.intp) for old, new in sizes)
+    return labels[np.ix_(rows, cols)]
+
+
 def pair_index(truth, labels, classes):
     """Number the pairs (true class, label) of scored pixels from 0 to C² − 1; DataError if one is no class."""
     for name, array in (("truth", truth), ("labels", labels)):

@@ -76,17 +76,20 @@ def describe_pack(pack):
         names += pack.names(split)
         yield f"split       {split}, {len(pack.names(split))} images"
     read = (pack.sample(name) for name in names[:AT_MOST])
-    counts, sizes, colours, exact = np.zeros(256, dtype=np.int64), [], [], 0
+    counts, sizes, colours, exact, full = np.zeros(256, dtype=np.int64), [], [], 0, []
     for sample in read:
         counts += np.bincount(sample.truth.ravel(), minlength=256)
         sizes.append(sample.truth.shape)
         colours.append(sample.image.mean(axis=(0, 1)))
         exact += sample.exact is not None
+        full += [] if sample.full is None else [sample.full.shape]
     if sizes:
         yield from over(len(sizes), len(names))
         yield f"sizes       {span(sizes)} px (rows × cols)"
         yield "mean colour " + ", ".join(f"{value:.1f}" for value in np.mean(colours, axis=0)) + " (RGB)"
         yield f"exact truth {exact} images"
+        if full:
+            yield f"scored at   {span(full)} px (rows × cols)"
         yield f"void        {counts[VOID] / counts.sum():.2%} of all pixels"
         yield from shares(counts, pack.class_names)
 

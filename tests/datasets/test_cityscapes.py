@@ -90,6 +90,7 @@ def test_half_resolution_averages_images_and_takes_one_label_of_four(root):
     mean = whole.image.reshape(17, 2, 20, 2, 3).astype(float).mean(axis=(1, 3))
     assert np.abs(half.image - mean).max() <= 0.5 + 1e-9
     assert np.array_equal(half.truth, whole.truth[1::2, 1::2])
+    assert np.array_equal(half.full, whole.truth) and whole.full is None
 
 
 def test_categories_are_those_of_the_authors_scripts():

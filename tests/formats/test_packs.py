@@ -49,6 +49,14 @@ def test_without_exact_truth(tmp_path):
     assert Pack(builders.pack(tmp_path / "a.h5", exact=False)).sample("val_0").exact is None
 
 
+def test_a_truth_at_full_size(tmp_path, path):
+    found = Pack(builders.pack(tmp_path / "b.h5", splits=SPLITS, full=True))
+    sample = found.sample("val_0")
+    assert np.array_equal(sample.full, builders.full_size(sample.truth)) and sample.full.dtype == np.uint8
+    assert Pack(path).sample("val_0").full is None
+    assert found.digest != Pack(path).digest
+
+
 def test_the_order_of_a_split_and_an_empty_one_are_kept(tmp_path):
     samples = {name: builders.sample(name, 0) for name in ("b", "a")}
     splits = {"train": ["b", "a"], "heldout": [], "val": []}
@@ -61,6 +69,20 @@ def test_the_order_of_a_split_and_an_empty_one_are_kept(tmp_path):
     assert (pack.names("train"), pack.names("val")) == (("b", "a"), ())
     assert (pack.blocks, pack.trimap) == ({"b": "clip/0"}, "label_edges")
     assert pack.categories == {"last": ["y", "z"]}
+
+
+@pytest.mark.parametrize(
+    ("full", "said"),
+    [
+        (np.zeros((4, 5), np.uint8), "found truth at full size (4, 5) uint8, expected uint8 of (5, 6) or more"),
+        (np.zeros((10, 12), np.int64), "found truth at full size (10, 12) int64, expected uint8"),
+        (np.zeros((1, 10, 12), np.uint8), "found truth at full size (1, 10, 12)"),
+        (np.full((10, 12), 4, np.uint8), "a, labels: found the value 4, expected 0 to 3"),
+    ],
+)
+def test_a_bad_truth_at_full_size_is_refused(tmp_path, full, said):
+    image, truth = np.zeros((5, 6, 3), np.uint8), np.zeros((5, 6), np.uint8)
+    assert said in refusal(lambda: put(tmp_path, Sample("a", image, truth, full=full)))
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path, path):

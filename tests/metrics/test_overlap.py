@@ -89,3 +89,10 @@ def test_a_label_that_is_no_class_is_refused():
         overlap.confusion(truth, truth + 7, 3)
     with pytest.raises(DataError, match=r"labels: found shape \(2, 1\), expected \(2, 2\)"):
         overlap.confusion(truth, truth[:, :1], 3)
+
+
+def test_labels_are_enlarged_to_the_nearest():
+    labels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert np.array_equal(overlap.nearest(labels, (2, 3)), labels)
+    assert np.array_equal(overlap.nearest(labels, (4, 6)), labels.repeat(2, axis=0).repeat(2, axis=1))
+    assert np.array_equal(overlap.nearest(labels, (3, 4)), labels[np.ix_([0, 1, 1], [0, 1, 1, 2])])

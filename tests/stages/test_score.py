@@ -41,6 +41,23 @@ def test_score_refuses_labels_of_another_pack(copy, capsys):
     assert "convcrf.zarr: found labels of another pack, expected those of" in capsys.readouterr().err
 
 
+def test_a_truth_at_full_size_is_what_is_scored(tmp_path):
+    """Labels of images made smaller are enlarged to it: as if each of their pixels were four."""
+    runs = ScoredRuns(tmp_path)
+    builders.pack(runs.pack, full=True)
+    runs.label("net/unary")
+    assert runs.score("net/unary") == 0
+    pack, labels = Pack(runs.pack), Labels(runs.file("refine", "net/unary", "zarr"))
+    found = confusions.Score(runs.file("score", "net/unary", "h5"))
+    counts = np.concatenate(list(found.parts("all")))
+    for place, name in enumerate(found.names):
+        made = pack.sample(name)
+        assert made.full.shape == tuple(2 * size for size in made.truth.shape)
+        fourfold = labels.labels(name, made.truth).repeat(2, axis=0).repeat(2, axis=1)
+        np.testing.assert_array_equal(counts[place], overlap.confusion(made.full, fourfold, 4))
+        assert counts[place].sum() > 3 * (made.truth != 255).sum()
+
+
 @pytest.mark.parametrize("trimap", ["void", "label_edges"])
 def test_score_refuses_bands_of_void_where_there_is_none(tmp_path, capsys, trimap):
     runs = ScoredRuns(tmp_path)

@@ -19,6 +19,7 @@ from pipeline.tools import inspect
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("made")
     pack = builders.pack(root / "pack.h5")
+    builders.pack(root / "half.h5", full=True)
     cache = builders.unaries(root / "unaries.zarr", pack)
     builders.labels(root / "labels.zarr", pack, cache, sharpen=0.2)
     builders.fitted(root / "fitted.npz")
@@ -54,6 +55,7 @@ def killed(path, pack):
     ("name", "parts"),
     [
         ("pack.h5", (": pack", "split       val, 6 images", "17 × 21 to 33 × 40 px", "ground", "0123456789ab")),
+        ("half.h5", ("sizes       17 × 21 to 33 × 40 px", "scored at   34 × 42 to 66 × 80 px")),
         ("unaries.zarr", (": unaries", "kind        logits", "grid        kind cells, stride 4", "entropy", "scores ")),
         (".killed.zarr.partial", (": partial unaries", "not whole yet", "images      2: val_0, val_1")),
         ("labels.zarr", (": labels", "of the unary's labels", "per image, median", "leaf")),
