@@ -191,12 +191,15 @@ def total(costs, weights, labels):
 def summary(rows):
     """Return mean and worst of every figure, of all problems and by kind."""
     told = {}
+    keys = [key for key in rows[0] if key not in ("kind", "frame")]
     for kind in ("all", "pixel", "coarse"):
         some = [row for row in rows if kind in ("all", row["kind"])]
         told[kind] = {
-            key: {"mean": statistics.mean(row[key] for row in some), "worst": max(row[key] for row in some)}
-            for key in some[0]
-            if key not in ("kind", "frame")
+            key: {
+                "mean": statistics.mean(row[key] for row in some),
+                "worst": (min if key.startswith("accuracy") else max)(row[key] for row in some),
+            }
+            for key in keys
         }
     return told
 

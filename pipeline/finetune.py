@@ -65,6 +65,7 @@ def run(args):
         device=device.describe(where),
         class_names=list(pack.class_names),
     )
+    learns(net, system.module, args.net)
     network = nets.build(trained.network, pack.classes)
     network.load_state_dict(tensors)
     recompute(net, network, system.module, args.net)
@@ -74,6 +75,15 @@ def run(args):
         done = fitted.Fitted(given.settings, system.state(), given.curve, described | {"change": change})
         fitted.write(beside, done)
     trainings.Checkpoint(args.output, described).remove()
+
+
+def learns(net, refiner, path):
+    """Let the system learn, or not; refuse a rate for one that has nothing to learn."""
+    if not net.system_learning_rate:
+        refiner.requires_grad_(False)
+    elif not any(parameter.requires_grad for parameter in refiner.parameters()):
+        found, expected = f"{net.system_learning_rate:g}", "0: this system has no parameter that a gradient moves"
+        raise SettingsError(f"{path}, key 'system_learning_rate'", found, expected, "set it to 0, or change the system")
 
 
 def recompute(net, network, refiner, path):
@@ -99,33 +109,50 @@ def train(module, system, net, pack, args, described, where):
     start = {name: value.detach().clone() for name, value in module.named_parameters()}
     watched = pack.names(wanted.split)[: net.watched_images]
     before = mean_loss(module, wanted.loss, pack, watched, where)
+    untrained = [untrained_epoch() | heldout(module, system, pack, where)] if wanted.heldout_every else []
     checkpoint = trainings.Checkpoint(args.output, described)
 
     def evaluate():
         return heldout(module, system, pack, where)
 
     trainings.run_to_end(training, training.run(views, workers=args.workers, evaluate=evaluate), checkpoint)
-    change = {"loss_before": before, "loss_after": mean_loss(module, wanted.loss, pack, watched, where)}
+    after = mean_loss(module, wanted.loss, pack, watched, where)
+    change = {f"{name}_before": value for name, value in before.items()}
+    change |= {f"{name}_after": value for name, value in after.items()}
     change |= {part: moved(start, module, part) for part in ("network", "refiner")}
     stage.log.info("%s", json.dumps(change))
     described = described | {"change": change}
-    trainings.write(args.output, args.history, module.network.state_dict(), training.history, described)
+    trainings.write(args.output, args.history, module.network.state_dict(), untrained + training.history, described)
     return change
 
 
+def untrained_epoch():
+    """Return the history's entry before the first step: what the system gains by itself shows there."""
+    return {"epoch": 0, "steps": 0, "loss": None, "lr": None, "heldout_miou": None, "seconds": 0.0}
+
+
 def mean_loss(module, loss, pack, names, where):
-    """Return the mean loss of plain, whole training images: what fine-tuning should lower."""
+    """Return the mean loss of plain, whole training images: what fine-tuning should lower.
+
+    Where a system knows its loss from two sides only (`bounds`), `loss` is the lower one, and `loss_bound` the upper.
+    """
     module.eval()
     objective = backprop.Objective(module, loss, "float32")
-    total = count = 0
+    total, bound, count = 0.0, 0.0, 0
+    both = hasattr(module.refiner, "bounds")
     with torch.inference_mode():
         for name in names:
             sample = pack.sample(name)
             image = as_tensor(sample.image, where)
             truth = torch.from_numpy(sample.truth).long()[None].to(where)
-            added, terms = objective(image, truth)
+            if both:
+                found = module.refined(image, lambda *given, truth=truth: module.refiner.bounds(*given, truth))
+                added, terms = found.lower, found.labelled
+                bound += float(found.upper)
+            else:
+                added, terms = objective(image, truth)
             total, count = total + float(added), count + int(terms)
-    return total / max(count, 1)
+    return {"loss": total / max(count, 1)} | ({"loss_bound": bound / max(count, 1)} if both else {})
 
 
 def heldout(module, system, pack, where):

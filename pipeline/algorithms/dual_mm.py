@@ -61,6 +61,8 @@ def solve(unary, edges, iterations, sweeps, *, rows=None, backend="auto"):
         If a number is not finite, a weight negative, or shapes or dtypes disagree.
     """
     _check(unary, edges)
+    if rows is not None:
+        checks.finite("dual_mm, rows", rows)
     unary, edges = unary.detach().contiguous(), Edges(*(weight.detach().contiguous() for weight in edges))
     rows = unary.clone() if rows is None else rows
     labels = torch.empty(unary[:, 0].shape, dtype=torch.uint8, device=unary.device)

@@ -20,7 +20,7 @@ from pipeline.core.errors import DataError
 from pipeline.kernels.potts_chains import Edges
 
 CHANNELS = (3, 16, 16, 2)  # of the edge network, from the image to the edges right and below
-BEYOND = 1e-3  # how far rounding may carry a colour out of its range
+BEYOND = 0.1  # how far rounding may carry a colour out of its range
 GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
 
@@ -48,8 +48,8 @@ class PottsGrid(Parameters):
         return -log_probability.softmax(dim=1)
 
     def edges(self, images):
-        """Return the weights of the edges of images (B, 3, H, W), 0..255, as Edges."""
-        images = images / 255
+        """Return the weights of the edges of images (B, 3, H, W), 0..255, as Edges; other colours are refused."""
+        images = _as_shares(images)
         powers = [self._power(difference) for difference in differences(images, self.settings.colours)]
         weights = [self.value("lambda") * torch.exp(-self.value("alpha") * power) for power in powers]
         learnt = self.value("edge_network")
@@ -58,23 +58,27 @@ class PottsGrid(Parameters):
             weights = [weight * factor.exp() for weight, factor in zip(weights, factors, strict=True)]
         return Edges(*weights)
 
-    def solve(self, images, log_probability, backend="auto"):
+    def solve(self, images, log_probability):
         """Return the `dual_mm.Solution` of images (B, 3, H, W), 0..255, and log p (B, C, H, W)."""
         unary, edges = self.unary(log_probability), self.edges(images)
-        return dual_mm.solve(unary, edges, self.settings.iterations, self.settings.sweeps, backend=backend)
+        return dual_mm.solve(unary, edges, self.settings.iterations, self.settings.sweeps)
 
     def loss(self, images, log_probability, truth):
         """Return the structured SVM's loss, summed, and the number of labelled pixels."""
-        found = structured_svm.surrogate(
+        found = self.bounds(images, log_probability, truth)
+        return found.lower.sum().float(), found.labelled.sum()
+
+    def bounds(self, images, log_probability, truth):
+        """Return that loss from both sides: the `structured_svm.Surrogate` of every image."""
+        return structured_svm.surrogate(
             self.unary(log_probability),
             self.edges(images),
             truth,
             self.settings.margin,
             self.settings.iterations,
             self.settings.sweeps,
-            complete=bool(self.rates()),
+            complete=any(parameter.requires_grad for parameter in self.parameters()),
         )
-        return found.lower.sum().float(), found.labelled.sum()
 
     def _power(self, difference):
         """Return ‖·‖^β of squared distances; 0 where they are, with gradient 0 too."""
@@ -96,20 +100,21 @@ def differences(images, colours):
     images : Tensor of shape (B, 3, H, W)
         RGB, 0..1.
     colours : {"rgb", "grey"}
-
-    Raises
-    ------
-    DataError
-        If a colour lies elsewhere: in 8-bit levels next to all weights would vanish.
     """
-    least, most = (float(end) for end in images.detach().aminmax())
-    # Not the other way round: NaN is not below anything.
-    if not (least >= -BEYOND and most <= 1 + BEYOND):
-        raise DataError("potts_grid, images", f"colours from {least:g} to {most:g}", "0 to 1", "divide by 255")
     if colours == "grey":
         images = torch.einsum("bchw,c->bhw", images, images.new_tensor(GREY))[:, None]
     right, below = images[..., 1:] - images[..., :-1], images[..., 1:, :] - images[..., :-1, :]
     return right.square().sum(dim=1), below.square().sum(dim=1)
+
+
+def _as_shares(images):
+    """Return images 0..1 of images 0..255; of a wider range next to all weights would vanish, so it is refused."""
+    least, most = (float(end) for end in images.detach().aminmax())
+    # Not the other way round: NaN is not below anything.
+    if not (least >= -BEYOND and most <= 255 + BEYOND):
+        found = f"colours from {least:g} to {most:g}"
+        raise DataError("potts_grid, images", found, "0 to 255, or all weights would vanish", "give 8-bit levels")
+    return images / 255
 
 
 def edge_network():

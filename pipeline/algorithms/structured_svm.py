@@ -29,7 +29,7 @@ class Surrogate(NamedTuple):
     labelled: torch.Tensor  # (B,) how many pixels are
 
 
-def surrogate(unary, edges, truth, margin, iterations, sweeps, *, complete=False, backend="auto"):
+def surrogate(unary, edges, truth, margin, iterations, sweeps, *, complete=False):
     """Return the bound S.
 
     Parameters
@@ -47,7 +47,6 @@ def surrogate(unary, edges, truth, margin, iterations, sweeps, *, complete=False
         the least energy beside the labelled pixels. The latter takes a second solution, and is needed as soon as edges
         are learnt: where void covers all borders of classes, the truth of the former has no jump, and larger weights
         always look better.
-    backend : {"auto", "cuda", "cpu", "reference"}
 
     Returns
     -------
@@ -56,13 +55,13 @@ def surrogate(unary, edges, truth, margin, iterations, sweeps, *, complete=False
     known = truth != VOID
     given = truth.where(known, 0)
     if complete:
-        given = _completed(unary, edges, given, known, iterations, sweeps, backend)
+        given = _completed(unary, edges, given, known, iterations, sweeps)
     else:
         unary = unary * known[:, None]
         edges = Edges(edges.right * (known[:, :, 1:] & known[:, :, :-1]), edges.below * (known[:, 1:] & known[:, :-1]))
     with torch.no_grad():
         augmented = unary - margin * _wrong(unary, given, known)
-        found = solve(augmented, edges, iterations, sweeps, backend=backend)
+        found = solve(augmented, edges, iterations, sweeps)
         labels = found.labels.long()
         if not complete:
             given = given.where(known, labels)
@@ -75,13 +74,17 @@ def surrogate(unary, edges, truth, margin, iterations, sweeps, *, complete=False
     return Surrogate(lower, of_truth.detach() - found.bound, known.flatten(1).sum(dim=1))
 
 
-def _completed(unary, edges, given, known, iterations, sweeps, backend):
+def _completed(unary, edges, given, known, iterations, sweeps):
     """Return the truth (B, H, W) whose void pixels have labels of least energy beside the others."""
     with torch.no_grad():
-        # More than a pixel can ever save: no labelled pixel is worth another label.
-        most = 1 + unary.amax() - unary.amin() + 4 * max(edge.amax() for edge in edges if edge.numel())
-        forbidden = unary + most * _wrong(unary, given, known)
-        return given.where(known, solve(forbidden, edges, iterations, sweeps, backend=backend).labels.long())
+        # More than a pixel of its image can ever save: no labelled pixel is worth another label.
+        costs = unary.flatten(1)
+        most = 1 + costs.amax(dim=1) - costs.amin(dim=1)
+        for weights in edges:
+            if weights.numel():
+                most = most + 2 * weights.flatten(1).amax(dim=1)
+        forbidden = unary + most.view(-1, 1, 1, 1) * _wrong(unary, given, known)
+        return given.where(known, solve(forbidden, edges, iterations, sweeps).labels.long())
 
 
 def _wrong(unary, given, known):

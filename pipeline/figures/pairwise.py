@@ -17,7 +17,7 @@ _SCALE = mpl.colormaps["magma"]
 
 
 def regions(changed, count=2):
-    """Choose squares with the most changed pixels, none touching another.
+    """Choose squares with the most changed pixels, none over another.
 
     Parameters
     ----------

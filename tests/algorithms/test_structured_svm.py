@@ -141,7 +141,7 @@ def test_bands_of_void_hide_all_jumps_unless_the_truth_is_completed():
     leaves = [weight.requires_grad_() for weight in edges]
     found = surrogate(unary, Edges(*leaves), banded, MARGIN, *HOW)
     assert all((gradient <= 0).all() for gradient in torch.autograd.grad(found.lower.sum(), leaves))
-    completed = _completed(unary, edges, banded.where(known, 0), known, *HOW, "auto")
+    completed = _completed(unary, edges, banded.where(known, 0), known, *HOW)
     assert torch.equal(completed[known], banded[known])
     assert any(jump.any() for jump in jumps(completed))
     whole = surrogate(unary, Edges(*leaves), banded, MARGIN, *HOW, complete=True)
@@ -170,11 +170,23 @@ def test_labelled_pixels_keep_their_labels_when_void_is_completed():
     assert at_truth[known].any()
 
 
-def test_a_batch_is_its_images_one_by_one():
-    images = [drawn(seed, void=0.2) for seed in range(3)]
+@pytest.mark.parametrize("complete", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1)])
+def test_one_row_one_column_and_one_pixel(height, width, complete):
+    unary, edges, _ = drawn(7, height=height, width=width)
+    truth = torch.arange(height * width).view(1, height, width) % 3
+    truth[0, -1, -1] = VOID
+    found = surrogate(unary, edges, truth, MARGIN, 15, 1, complete=complete)
+    assert 0 <= float(found.lower) <= float(found.upper) + 1e-9
+    assert found.labelled.item() == height * width - 1
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_batch_is_its_images_one_by_one(complete):
+    images = [drawn(seed, most=0.1 + seed, void=0.2) for seed in range(3)]
     unary, right, below, truth = (torch.cat(parts) for parts in zip(*((u, *e, t) for u, e, t in images), strict=True))
-    whole = surrogate(unary, Edges(right, below), truth, MARGIN, 15, 1)
+    whole = surrogate(unary, Edges(right, below), truth, MARGIN, 15, 1, complete=complete)
     for number, (own, edges, labels) in enumerate(images):
-        one = surrogate(own, edges, labels, MARGIN, 15, 1)
+        one = surrogate(own, edges, labels, MARGIN, 15, 1, complete=complete)
         for a, b in zip(one, whole, strict=True):
             assert torch.equal(a[0], b[number])

@@ -41,6 +41,12 @@ NETS = {
     "fcn8s": ("fcn16s", {"init_from", "network.variant"}),
     "fcn16s_paper": ("fcn32s_paper", {"weights", "init_from", "network.variant", "train.learning_rate"}),
     "fcn8s_paper": ("fcn16s_paper", {"init_from", "network.variant", "train.learning_rate"}),
+    "fcn8s_longer": (
+        "fcn8s",
+        {"init_from", "train.iterations"}
+        | {f"train.{key}" for key in ("epochs", "crop", "optimiser", "learning_rate", "schedule", "weight_decay")}
+        | {f"train.{key}_rate" for key in ("classifier", "bias")},
+    ),
     "fcn32s_cityscapes": ("fcn32s_paper", {"train.crop", "train.weight_decay"}),
     "fcn16s_cityscapes": ("fcn16s_paper", {"init_from", "train.crop", "train.weight_decay"}),
     "fcn8s_cityscapes": ("fcn8s_paper", {"init_from", "train.crop", "train.weight_decay"}),
@@ -59,6 +65,14 @@ def flat(values, prefix=""):
         else:
             found[f"{prefix}{key}"] = value
     return found
+
+
+@pytest.mark.parametrize(("joint", "alone"), [("fcn8s_hybrid", "fcn8s_longer")])
+def test_a_control_is_trained_like_the_joint_network(joint, alone):
+    joint, alone = (settings.read(CONFIG / "nets" / f"{name}.yaml", "nets") for name in (joint, alone))
+    ours, control = flat(joint.finetune.plain()), flat(alone.train.plain())
+    assert {key for key in ours if ours[key] != control[key]} == {"loss", "normalisation"}
+    assert joint.net == alone.init_from
 
 
 @pytest.mark.parametrize(

@@ -107,16 +107,48 @@ def test_finetune_lowers_the_loss_of_whole_images(tiny_run, tmp_path):
 def test_every_differentiable_system_trains_with_a_network(tiny_run, tmp_path, name):
     fit = builders.fitted(tmp_path / "f.npz", system=name, state={}, curve=[])
     loop = TUNED["finetune"] | ({"loss": "system"} if name.startswith("hybrid") else {})
-    net = net_file(tmp_path, tiny_run, TUNED | {"recompute": ["system"], "finetune": loop})
+    learnt = "fit" in fitted.read(fit).settings  # what was searched for brings nothing that a gradient moves
+    changes = {"recompute": ["system"], "finetune": loop} | ({} if learnt else {"system_learning_rate": 0})
+    net = net_file(tmp_path, tiny_run, TUNED | changes)
     status, output, system, _ = finetune(tiny_run, tmp_path, net=net, system=fit)
     assert status == 0
     change = changed(system)
     assert change["network"] > 0
-    learnt = "fit" in fitted.read(fit).settings  # what was searched for brings nothing that a gradient moves
     assert (change["refiner"] > 0) == learnt
+    assert ("loss_bound_after" in change) == name.startswith("hybrid")
+    if name.startswith("hybrid"):
+        assert all(change[f"loss_{when}"] <= change[f"loss_bound_{when}"] + 1e-6 for when in ("before", "after"))
     cached, refined = tmp_path / "u.zarr", tmp_path / "l.zarr"
     assert tiny_run("cache", net=net, weights=output, output=cached) == 0
     assert tiny_run("refine", unaries=cached, system=system, output=refined) == 0
+
+
+def test_a_rate_for_a_system_that_has_nothing_to_learn_is_refused(tiny_run, tmp_path, capsys):
+    fit = builders.fitted(tmp_path / "f.npz", system="deeplab", state={}, curve=[])
+    assert finetune(tiny_run, tmp_path, system=fit)[0] == 2
+    assert "key 'system_learning_rate': found 0.005, expected 0: this system has no parameter that" in said(capsys)
+
+
+def test_a_system_that_is_to_stay_as_it_is_does(tiny_run, tmp_path):
+    """The structured SVM then counts void for nothing: no weight is learnt."""
+    fit = builders.fitted(tmp_path / "f.npz", system="hybrid_svm", state={}, curve=[])
+    loop = TUNED["finetune"] | {"loss": "system"}
+    net = net_file(tmp_path, tiny_run, TUNED | {"system_learning_rate": 0, "finetune": loop})
+    status, _, system, _ = finetune(tiny_run, tmp_path, net=net, system=fit)
+    assert status == 0
+    assert changed(system)["refiner"] == 0
+
+
+def test_the_history_begins_with_the_system_before_the_training(tiny_run, tmp_path):
+    net = net_file(
+        tmp_path, tiny_run, TUNED | {"finetune": TUNED["finetune"] | {"heldout_every": 1, "learning_rate": 0}}
+    )
+    status, _, _, history = finetune(tiny_run, tmp_path, net=net)
+    assert status == 0
+    first, last = tables.read_history(history)
+    assert (first["epoch"], first["steps"], first["loss"]) == (0, 0, None)
+    assert first["heldout_miou"] is not None
+    assert (last["epoch"], last["steps"]) == (1, 2)
 
 
 @pytest.mark.parametrize("every", [2, 3])

@@ -8,8 +8,9 @@ On a grid of H × W pixels with unaries u, rows and columns share the unaries ou
 u − a. Each row and each column is then a chain by itself, and the sum of all their minima is a lower bound of the least
 energy of the grid, whatever a is.
 
-Source: Shekhovtsov, Reinbacher, Graber and Pock, arXiv:1601.06274 (dual minorise-maximise). The minorant is ours, see
-`reference.minorant`; docs/systems/hybrid.md derives it. Time grows as B·C·H·W·log(max(H, W)).
+Source: Shekhovtsov, Reinbacher, Graber and Pock, arXiv:1601.06274 (dual minorise-maximise). The minorant was
+derived without its text, see `reference.minorant`; docs/systems/hybrid.md tells how it works. Time grows as
+B·C·H·W·log(max(H, W)).
 """
 
 from typing import NamedTuple
@@ -82,7 +83,7 @@ def minimum(unary, rows, edges, axis, *, backend="auto"):
     if chosen == "reference":
         return reference.minimum(unary, rows, weight, down)
     minima = _minima(unary, down)
-    BACKENDS[chosen].minimum(unary, rows.contiguous(), weight, down, minima)
+    BACKENDS[chosen].minimum(unary, rows, weight, down, minima)
     return minima
 
 
