@@ -151,8 +151,10 @@ def stages(name, trainings, figures):
     if not (found := lineage.joined(trainings)):
         return ""
     series, starts = found
-    svg = plots.curves(series, lineage.COLOURS, f"{name}.stages", across="step", up="mean IoU, %", marks=starts)
-    caption = lineage.CAPTION.format(nets=text(", ".join(starts)))
+    # Names would lie over one another where a training is short.
+    marks = {str(number): place for number, place in enumerate(starts.values(), start=1)}
+    svg = plots.curves(series, lineage.COLOURS, f"{name}.stages", across="step", up="mean IoU, %", marks=marks)
+    caption = lineage.CAPTION.format(nets=text(", ".join(f"{n} {net}" for n, net in zip(marks, starts, strict=True))))
     return _show(figures, f"{name}.stages", svg, caption, "Line: mean IoU over the steps of all trainings")
 
 
