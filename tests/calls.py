@@ -17,6 +17,7 @@ from pipeline.kernels import potts_chains, window
 from pipeline.kernels.all_pairs import all_pairs as pairs
 from pipeline.kernels.lattice_mean_field import lattice_mean_field as in_one_call
 from pipeline.kernels.mean_field_update import mean_field_update as update
+from pipeline.kernels.random_walk import random_walk as walk
 from pipeline.kernels.spatial_gaussian import spatial_gaussian as spatial
 
 # H or W of 1, W below, at and above a whole register of eight, one class to more than a register's worth of them.
@@ -68,6 +69,10 @@ def blurred_update(backend, unary, message, factor):
 
 def add_unblurred(backend, unary, message, factor):
     return blurred.add_unblurred(unary, message, factor, backend=backend)
+
+
+def random_walk(backend, features, values):
+    return walk(features, values, backend=backend)
 
 
 def normal(random, *shape):
@@ -165,6 +170,14 @@ def _draw_blurred(random, shape, factor=None):
     return {"unary": 3 * normal(random, *shape), "message": 3 * normal(random, *shape[:2], *cells)}, {"factor": factor}
 
 
+def _draw_walk(random, shape):
+    batch, _, height, width = shape
+    channels = random.choice([1, 3, 8, 24])
+    # Inner products of about 1, 0.1 or 0.01: with larger ones rows of P are nearly one position, see test_random_walk.
+    features = random.choice([0.1, 0.3, 1.0]) / channels**0.25 * normal(random, batch, channels, height, width)
+    return {"features": features, "values": uniform(random, *shape)}, {}
+
+
 class Kernel(NamedTuple):
     call: object
     draw: object
@@ -185,6 +198,7 @@ KERNELS = {
     "potts_share": Kernel(potts_share, _draw_potts, ("unary", "rows", "right", "below")),
     "mean_field_update": Kernel(mean_field_update, _draw_update),
     "blurred_update": Kernel(blurred_update, _draw_blurred),
+    "random_walk": Kernel(random_walk, _draw_walk),
     "add_unblurred": Kernel(add_unblurred, _draw_blurred, ("unary", "message")),
 }
 

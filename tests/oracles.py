@@ -28,6 +28,17 @@ def apply(matrix, values):
     return (values.reshape(len(values), -1) @ matrix.T).reshape(values.shape)
 
 
+def transition_matrix(features):
+    """Return P, (H·W, H·W): row i has exp(⟨ψ_i, ψ_j⟩) over its sum; features (K, H, W)."""
+    positions = features.reshape(len(features), -1).T
+    matrix = np.zeros((len(positions), len(positions)))
+    for i, own in enumerate(positions):
+        for j, other in enumerate(positions):
+            matrix[i, j] = np.exp((own * other).sum())
+        matrix[i] /= matrix[i].sum()
+    return matrix
+
+
 def normalised(matrix, mode, exclude_self=False):
     """Return a kernel matrix in one of its normalisations, with or without the pixel itself."""
     matrix = matrix - np.eye(len(matrix)) * exclude_self

@@ -17,7 +17,7 @@ kernels = pytest.mark.parametrize("name", calls.KERNELS)
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.integers(1, 20))
 seeds = st.integers(0, 10**6)
 # Of these, the output is linear in the tensor named.
-LINEAR = {"windowed": "q", "all_pairs": "values"}
+LINEAR = {"windowed": "q", "all_pairs": "values", "random_walk": "values"}
 LINEAR |= {f"{name}{sides}": "values" for name in ("lattice", "spatial_gaussian") for sides in ("", ", fixed sides")}
 
 
