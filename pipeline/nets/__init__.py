@@ -164,12 +164,13 @@ def fcn_head(features, classes, dropout):
 def initialise(network, last=-1):
     """Draw fresh weights: Kaiming normal by fan-out (He et al., arXiv:1502.01852), the last layer N(0, 0.01).
 
-    The small last layer, ``network.classifier[last]``, starts all classes about even. Batch norm starts as the
-    identity, which is how torch makes it.
+    The small last layer, ``network.classifier[last]``, starts all classes about even; with None no layer is it. Batch
+    norm starts as the identity, which is how torch makes it.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    nn.init.normal_(network.classifier[last].weight, std=0.01)
+    if last is not None:
+        nn.init.normal_(network.classifier[last].weight, std=0.01)

@@ -4,12 +4,14 @@ Classification files of torchvision fit the backbone, files of its ``fcn_resnet5
 whole network. Sources: He et al., arXiv:1512.03385 (ResNet); Shelhamer et al., arXiv:1605.06211 (FCN).
 """
 
+from itertools import accumulate, chain
+
 from torch import nn
 from torch.nn import functional
 
 from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
-from pipeline.nets import channels, dilate, fcn_head, initialise, through
+from pipeline.nets import channels, dilate, fcn_head, in_parts, initialise, through
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
@@ -38,8 +40,6 @@ def build(settings, classes):
     SettingsError
         If `depth` or `output_stride` is none of those named.
     """
-    if settings.depth not in BLOCKS:
-        raise SettingsError("depth", str(settings.depth), "18, 34, 50 or 101", "choose one of these")
     return ResNetFCN(settings, classes)
 
 
@@ -62,11 +62,13 @@ class ResNetFCN(nn.Module):
 class ResNet(nn.Module):
     """The four stages of a ResNet without its classifier, dilated to the output stride asked for.
 
-    ``features`` is the number of channels it returns.
+    ``widths`` are the numbers of channels that its stages return, ``features`` that of the last.
     """
 
     def __init__(self, settings):
         super().__init__()
+        if settings.depth not in BLOCKS:
+            raise SettingsError("depth", str(settings.depth), "18, 34, 50 or 101", "choose one of these")
         self.features = channels(64, settings.width)
         self.conv1 = nn.Conv2d(3, self.features, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(self.features)
@@ -77,6 +79,10 @@ class ResNet(nn.Module):
         self.layer2 = self._stage(1, 128, *layer2, settings)
         self.layer3 = self._stage(2, 256, *layer3, settings)
         self.layer4 = self._stage(3, 512, *layer4, settings)
+        self.widths = [stage[-1].features for stage in self._stages()]
+
+    def _stages(self):
+        return self.layer1, self.layer2, self.layer3, self.layer4
 
     def _stage(self, index, standard, stride, before, after, settings):
         inner, blocks = channels(standard, settings.width), []
@@ -91,8 +97,12 @@ class ResNet(nn.Module):
 
     def forward(self, images, recompute=False):
         """Return the features (B F ⌈H/stride⌉ ⌈W/stride⌉) of images (B 3 H W)."""
-        blocks = (*self.layer1, *self.layer2, *self.layer3, *self.layer4)
-        return through((self._stem, *blocks), images, recompute)
+        return through((self._stem, *chain(*self._stages())), images, recompute)
+
+    def levels(self, images, recompute=False):
+        """Return what each of the four stages makes of images (B 3 H W), the last of them the features."""
+        found = list(in_parts((self._stem, *chain(*self._stages())), images, recompute))
+        return [found[end] for end in accumulate(map(len, self._stages()))]
 
     def _stem(self, images):
         return self.maxpool(functional.relu(self.bn1(self.conv1(images)), inplace=True))
