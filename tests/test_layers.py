@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "core": {"core"},
     "datasets": {"datasets", "core"},
     "formats": {"formats", "core"},
-    "nets": {"nets", "core"},
+    "nets": {"nets", "algorithms", "kernels", "core"},
     "kernels": {"kernels", "core"},
     "metrics": {"metrics", "core"},
     "figures": {"figures", "core"},

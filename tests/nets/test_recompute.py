@@ -11,6 +11,15 @@ NETWORKS = {
     "mobilenet_v2_fcn": {"output_stride": 16},
     "vgg16": {"batch_norm": False},
     "deeplab_vgg16": {"variant": "base", "multiscale": True},
+    "difnet": {
+        "depth": 18,
+        "output_stride": 8,
+        "stride_in_1x1": False,
+        "head": "aspp",
+        "walks": ["image", "layer1", "layer2", "layer3", "layer4"],
+        "feature_channels": 8,
+        "feature_gain": 1.0,
+    },
     "fcn_vgg16": {"variant": "8s", "padding": 0, "upsampling": "learned"},
 }
 
