@@ -71,8 +71,8 @@ def add_unblurred(backend, unary, message, factor):
     return blurred.add_unblurred(unary, message, factor, backend=backend)
 
 
-def random_walk(backend, features, values):
-    return walk(features, values, backend=backend)
+def random_walk(backend, features, values, affinity):
+    return walk(features, values, affinity=affinity, backend=backend)
 
 
 def normal(random, *shape):
@@ -170,12 +170,13 @@ def _draw_blurred(random, shape, factor=None):
     return {"unary": 3 * normal(random, *shape), "message": 3 * normal(random, *shape[:2], *cells)}, {"factor": factor}
 
 
-def _draw_walk(random, shape):
+def _draw_walk(random, shape, **fixed):
     batch, _, height, width = shape
     channels = random.choice([1, 3, 8, 24])
     # Inner products of about 1, 0.1 or 0.01: with larger ones rows of P are nearly one position, see test_random_walk.
     features = random.choice([0.1, 0.3, 1.0]) / channels**0.25 * normal(random, batch, channels, height, width)
-    return {"features": features, "values": uniform(random, *shape)}, {}
+    drawn = {"affinity": random.choice(["product", "distance"])}
+    return {"features": features, "values": uniform(random, *shape)}, drawn | fixed
 
 
 class Kernel(NamedTuple):

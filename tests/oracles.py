@@ -28,13 +28,14 @@ def apply(matrix, values):
     return (values.reshape(len(values), -1) @ matrix.T).reshape(values.shape)
 
 
-def transition_matrix(features):
-    """Return P, (H·W, H·W): row i has exp(⟨ψ_i, ψ_j⟩) over its sum; features (K, H, W)."""
+def transition_matrix(features, affinity="product"):
+    """Return P, (H·W, H·W): row i has exp(⟨ψ_i, ψ_j⟩) or exp(−½ ‖ψ_i − ψ_j‖²) over its sum; features (K, H, W)."""
     positions = features.reshape(len(features), -1).T
     matrix = np.zeros((len(positions), len(positions)))
     for i, own in enumerate(positions):
         for j, other in enumerate(positions):
-            matrix[i, j] = np.exp((own * other).sum())
+            product, distance = (own * other).sum(), ((own - other) ** 2).sum()
+            matrix[i, j] = np.exp(product if affinity == "product" else -distance / 2)
         matrix[i] /= matrix[i].sum()
     return matrix
 

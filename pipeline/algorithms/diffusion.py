@@ -10,10 +10,10 @@ from pipeline.core.errors import DataError
 from pipeline.kernels.random_walk import random_walk, transition
 
 
-def walk(seed, previous, features, mu, beta):
+def walk(seed, previous, features, mu, beta, affinity):
     """Take one random walk::
 
-        y = β [ μ P y' + (1 − μ) s ] + (1 − β) y'        P = row softmax of ⟨ψ_i, ψ_j⟩
+        y = β [ μ P y' + (1 − μ) s ] + (1 − β) y'
 
     Parameters
     ----------
@@ -23,6 +23,8 @@ def walk(seed, previous, features, mu, beta):
         ψ.
     mu, beta : Tensor of shape ()
         In [0, 1]: what is walked to rather than the seed; what is new rather than y'.
+    affinity : {"product", "distance"}
+        Of `kernels.random_walk`, whose P this is; DifNet's is the product.
 
     Returns
     -------
@@ -30,12 +32,12 @@ def walk(seed, previous, features, mu, beta):
 
     Notes
     -----
-    Source: arXiv version of DifNet, equation 5, with μ and β before their sigmoids.
+    Source: equations 4 and 5.
     """
-    return beta * (mu * random_walk(features, previous) + (1 - mu) * seed) + (1 - beta) * previous
+    return beta * (mu * random_walk(features, previous, affinity=affinity) + (1 - mu) * seed) + (1 - beta) * previous
 
 
-def cascade(seed, levels, mu, beta):
+def cascade(seed, levels, mu, beta, affinity):
     """Yield y⁰ = s, then y after each walk.
 
     Parameters
@@ -44,6 +46,7 @@ def cascade(seed, levels, mu, beta):
     levels : sequence of T Tensors of shape (B, K, h, w)
         ψ of each walk, in order. Without any the seed stays as it is.
     mu, beta : Tensor of shape (T,)
+    affinity : {"product", "distance"}
 
     Raises
     ------
@@ -58,14 +61,22 @@ def cascade(seed, levels, mu, beta):
     for number, features in enumerate(levels):
         if features.shape[2:] != seed.shape[2:]:
             found = "features of {} × {} positions for a seed of {} × {}".format(*features.shape[2:], *seed.shape[2:])
-            raise DataError(f"cascade, walk {number + 1}", found, "one stride", "pool the features to the seed's size")
-        state = walk(seed, state, features, mu[number], beta[number])
+            raise DataError(f"cascade, walk {number + 1}", found, "one stride", "bring the features to the seed's size")
+        state = walk(seed, state, features, mu[number], beta[number], affinity)
         yield state
 
 
-def pooled(features, size):
-    """Pool features (B, K, H, W) to the seed's size (h, w): the largest of each bin, as DifNet's code does."""
-    return features if features.shape[2:] == size else F.adaptive_max_pool2d(features, size)
+def resized(features, size):
+    """Bring features (B, K, H, W) to the seed's size (h, w).
+
+    Finer ones give the largest of each bin, as DifNet's code has it; coarser ones, which that never meets, are enlarged
+    bilinearly.
+    """
+    if features.shape[2:] == size:
+        return features
+    if features.shape[2] >= size[0] and features.shape[3] >= size[1]:
+        return F.adaptive_max_pool2d(features, size)
+    return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 
 def influence(scores):
@@ -73,12 +84,7 @@ def influence(scores):
     return scores.abs().sum(dim=1)
 
 
-def transition_rows(levels, rows):
-    """Return rows of each walk's P, list of T Tensors (B, R, h, w); rows (R,) are numbers row · w + col."""
-    return [transition(features, rows) for features in levels]
-
-
-def limit(seed, features, mu):
+def limit(seed, features, mu, affinity):
     """Return where many equal walks end: (1 − μ)(I − μ P)⁻¹ s, by a linear system; small images only.
 
     Parameters
@@ -87,12 +93,13 @@ def limit(seed, features, mu):
     features : Tensor of shape (B, K, h, w)
     mu : Tensor of shape ()
         Below 1.
+    affinity : {"product", "distance"}
 
     Returns
     -------
     Tensor of shape (B, C, h, w)
     """
     positions = seed.shape[2] * seed.shape[3]
-    matrix = transition(features, torch.arange(positions, device=features.device)).flatten(2)
+    matrix = transition(features, torch.arange(positions, device=features.device), affinity).flatten(2)
     left = torch.eye(positions).to(matrix) - mu * matrix
     return torch.linalg.solve(left, (1 - mu) * seed.flatten(2).mT).mT.view_as(seed)

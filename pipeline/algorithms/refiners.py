@@ -27,7 +27,7 @@ class GradientSystem:
         """Lower the loss on labelled images with Adam; yields as the protocol says."""
         if not self.settings.fit.parameters or not self.settings.fit.epochs:
             return iter(())
-        if self.settings.get("training_iterations", self.settings.iterations) == 0:
+        if self.settings.get("training_iterations", self.settings.get("iterations", 1)) == 0:
             found, expected = "0 iterations while it is fitted", "one or more, or nothing to fit"
             raise SettingsError("key 'fit.parameters'", found, expected, "raise the iterations, or empty it")
         losses.check(self.module, self.settings.fit.loss, "fit.loss")

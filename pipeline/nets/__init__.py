@@ -21,15 +21,22 @@ Below `build` stand the few pieces that several networks share.
 """
 
 import importlib
+import math
 import pkgutil
 from collections import deque
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.core.errors import SettingsError
 from pipeline.core.settings import nearest
+
+COUNTED_AT = 505  # px, both sides: where DifNet's Table 4 has its times
+MULTIPLY_ADDS = f"10⁹ multiply-adds at {COUNTED_AT} × {COUNTED_AT} px"
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def build(settings, classes):
@@ -60,7 +67,7 @@ def build(settings, classes):
 
 
 def facts(settings, classes):
-    """Return what a table tells of a network, by heading: its parameters, its stride, and what it adds itself.
+    """Return what a table tells of a network, by heading: parameters, multiply-adds, stride, and what it adds itself.
 
     Parameters
     ----------
@@ -69,13 +76,24 @@ def facts(settings, classes):
 
     Returns
     -------
-    dict of str to (int or str)
-        A network adds what its own ``facts()`` returns, if it has that.
+    dict of str to (int, float or str)
+        Multiply-adds are those of convolutions and products of matrices. A network adds what its own ``facts()``
+        returns, if it has that.
     """
-    with torch.device("meta"):
-        network = build(settings, classes)
+    # Fake tensors have shapes but no numbers; those on the "meta" device would not take autocast.
+    with FakeTensorMode(), FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention}) as counter:
+        network = build(settings, classes).eval()
+        with torch.no_grad():
+            network(torch.zeros(1, 3, COUNTED_AT, COUNTED_AT))
     told = {"architecture": settings.architecture, "parameters": sum(each.numel() for each in network.parameters())}
+    told[MULTIPLY_ADDS] = round(counter.get_total_flops() / 2e9, 1)
     return told | {"stride, px": network.grid.stride} | (network.facts() if hasattr(network, "facts") else {})
+
+
+def _attention(queries, keys, values, *arguments, out_shape=None, **options):
+    """Return the operations of fused attention on the CPU, which torch does not count: shapes (B, heads, N, K)."""
+    *batch, length, width = queries
+    return 2 * math.prod(batch) * length * keys[-2] * (width + values[-1])
 
 
 def in_parts(parts, x, recompute):

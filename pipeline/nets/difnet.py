@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.algorithms import diffusion
-from pipeline.core.errors import DataError, SettingsError
+from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
 from pipeline.nets import initialise
 from pipeline.nets.resnet_fcn import ResNet
@@ -26,8 +26,10 @@ def build(settings, classes):
     settings : frozen settings object
         ``depth``, ``width``, ``output_stride``, ``stride_in_1x1`` of both ResNets, as for `resnet_fcn`; ``head``
         "aspp", the sum of four dilated 3×3 convolutions, or "single", one 1×1 convolution; ``walks`` the level of
-        each walk, of `LEVELS`, in any order and number; [] for the seed branch alone; ``feature_channels`` K of Ψ,
-        64 as published; ``feature_gain`` where the factors of Ψ's normalisation start, 1 as published.
+        each walk, of `LEVELS`, in any order and number; [] for the seed branch alone; ``affinity`` of features,
+        "product" as published or "distance"; ``positions`` px that count as much as one unit of scaled colour in the
+        image's features, 0 as published for none; ``feature_channels`` K of Ψ, 64 as published; ``feature_gain``
+        where the factors of Ψ's normalisation start, 1 as published.
     classes : int
         Number of classes C.
 
@@ -66,7 +68,9 @@ class DifNet(nn.Module):
 
     def adapted(self, tensors):
         """Give both branches the tensors of a file that has but one, as classifiers' files do."""
-        if self.diffusion is None or any(name.startswith("diffusion.similarity.") for name in tensors):
+        if self.diffusion is None or self.diffusion.similarity is None:
+            return tensors
+        if any(name.startswith("diffusion.similarity.") for name in tensors):
             return tensors
         branch = [name for name in self.backbone.state_dict() if f"backbone.{name}" in tensors]
         return tensors | {f"diffusion.similarity.{name}": tensors[f"backbone.{name}"] for name in branch}
@@ -94,7 +98,8 @@ class Diffusion(nn.Module):
     Parameters
     ----------
     settings : frozen settings object
-        depth, width, output_stride, stride_in_1x1, walks, feature_channels, feature_gain; see `build`.
+        depth, width, output_stride, stride_in_1x1, walks, affinity, positions, feature_channels, feature_gain; see
+        `build`.
     classes : int
 
     Attributes
@@ -107,9 +112,11 @@ class Diffusion(nn.Module):
         super().__init__()
         if unknown := [level for level in settings.walks if level not in LEVELS]:
             raise SettingsError("walks", f"'{unknown[0]}'", f"of {', '.join(LEVELS)}", "walk on one of these")
-        self.walks = tuple(settings.walks)
-        self.similarity = ResNet(settings)
-        widths = dict(zip(LEVELS, (3, *self.similarity.widths), strict=True))
+        self.walks, self.affinity, self.positions = tuple(settings.walks), settings.affinity, settings.positions
+        # Walks over the image alone need no branch.
+        self.similarity = ResNet(settings) if set(self.walks) - {"image"} else None
+        widths = {"image": 5 if self.positions else 3}
+        widths |= zip(LEVELS[1:], self.similarity.widths, strict=True) if self.similarity else ()
         self.features = nn.ModuleList(Features(widths[level], settings) for level in self.walks)
         self.importance = Importance(classes)
         self.mu, self.beta = (nn.Parameter(torch.zeros(len(self.walks))) for _ in range(2))
@@ -126,21 +133,27 @@ class Diffusion(nn.Module):
         # W is not scaled down: half precision would be off by whole units in its exponents.
         with torch.autocast(images.device.type, enabled=False):
             mu, beta = self.mixing()
-            return list(diffusion.cascade(seed.float(), [level.float() for level in levels], mu, beta))
+            levels = [level.float() for level in levels]
+            return list(diffusion.cascade(seed.float(), levels, mu, beta, self.affinity))
 
     def levels(self, images, size, recompute=False):
         """Return ψ of each walk, list of T Tensors (B K h w), for a seed of the size (h, w)."""
-        found = dict(zip(LEVELS, (images, *self.similarity.levels(images, recompute)), strict=True))
-        smallest = tuple(found["layer4"].shape[2:])
-        if any(has < wants for has, wants in zip(smallest, size, strict=True)):
-            what = "similarities of {} × {} positions for seeds of {} × {}".format(*smallest, *size)
-            raise DataError("diffusion", what, "at least as many", "give seeds a stride no finer than output_stride")
+        found = {"image": with_positions(images, self.positions) if self.positions else images}
+        found |= zip(LEVELS[1:], self.similarity.levels(images, recompute), strict=True) if self.similarity else ()
         pairs = zip(self.features, self.walks, strict=True)
-        return [diffusion.pooled(features(found[level]), size) for features, level in pairs]
+        return [diffusion.resized(features(found[level]), size) for features, level in pairs]
 
     def mixing(self):
         """Return μ and β of each walk, (T,) in [0, 1]."""
         return self.mu.sigmoid(), self.beta.sigmoid()
+
+
+def with_positions(images, unit):
+    """Return images (B 3 H W) with row and column behind the colours: (B 5 H W), in units of so many px."""
+    height, width = images.shape[2:]
+    axes = (torch.arange(size, dtype=images.dtype, device=images.device) / unit for size in (height, width))
+    both = torch.stack(torch.meshgrid(*axes, indexing="ij"))
+    return torch.cat([images, both.expand(len(images), -1, -1, -1)], dim=1)
 
 
 class Features(nn.Sequential):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from observe import refusal
 
-from pipeline.core.errors import BackendError
-from pipeline.kernels.random_walk import random_walk, transition
+from pipeline.core.errors import BackendError, SettingsError
+from pipeline.kernels.all_pairs import all_pairs
+from pipeline.kernels.random_walk import AFFINITIES, random_walk, transition
 
 WALK = calls.KERNELS["random_walk"]
 PEAKED = (2.0, 3.0, 10.0)  # factors on features that draw a row of P towards one position
@@ -22,32 +23,37 @@ def drawn(seed, shape=(2, 5, 6, 8), scale=1.0):
     return tensors | {"features": scale * tensors["features"]}
 
 
+@pytest.mark.parametrize("affinity", AFFINITIES)
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (1, 9), (7, 1), (1, 1)])
-def test_is_the_sum_over_all_positions(height, width):
+def test_is_the_sum_over_all_positions(height, width, affinity):
     tensors = drawn(0, (2, 3, height, width))
-    found = agreement.exact(WALK, tensors, {})
+    found = agreement.exact(WALK, tensors, {"affinity": affinity})
     features, values = (tensor.double().numpy() for tensor in tensors.values())
     for image in range(2):
-        expected = oracles.apply(oracles.transition_matrix(features[image]), values[image])
+        expected = oracles.apply(oracles.transition_matrix(features[image], affinity), values[image])
         assert np.abs(found[image] - expected).max() <= agreement.rounding(height * width, 1.5)
 
 
-def test_gradients_of_the_reference():
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_gradients_of_the_reference(affinity):
     for shape in ((2, 2, 3, 4), (1, 3, 1, 1)):
-        agreement.gradcheck(WALK, drawn(1, shape), {})
+        agreement.gradcheck(WALK, drawn(1, shape), {"affinity": affinity})
 
 
-def test_agrees_with_float64(fast):
-    agreement.check(WALK, fast, calls.cases("random_walk", (*calls.SHAPES, calls.MANY_CLASSES, (1, 21, 33, 41))))
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_agrees_with_float64(fast, affinity):
+    shapes = (*calls.SHAPES, calls.MANY_CLASSES, (1, 21, 33, 41))
+    agreement.check(WALK, fast, calls.cases("random_walk", shapes, affinity=[affinity]))
 
 
+@pytest.mark.parametrize("affinity", AFFINITIES)
 @pytest.mark.parametrize("scale", PEAKED)
-def test_rows_that_are_nearly_one_position(fast, scale):
+def test_rows_that_are_nearly_one_position(fast, scale, affinity):
     """There the gradient to the features is what rounding leaves of large terms: it is judged by those."""
     for seed in range(10):
         tensors = drawn(seed, scale=scale)
         found, plain, exact = (
-            agreement.run(WALK, name, tensors, {}, dtype=dtype)
+            agreement.run(WALK, name, tensors, {"affinity": affinity}, dtype=dtype)
             for name, dtype in ((fast, torch.float32), ("reference", torch.float32), ("reference", torch.float64))
         )
         agreement.house_rule(found["output"], plain["output"], exact["output"], f"output, seed {seed}")
@@ -95,13 +101,22 @@ def test_products_far_beyond_the_exponential_range(backend):
     assert torch.isfinite(gradient).all()
 
 
-def test_rows_of_the_transition_matrix():
+def test_by_distance_it_is_the_gaussian_kernel_normalised_by_rows(backend):
+    tensors = {name: x.to(agreement.device_of(backend)) for name, x in drawn(6).items()}
+    found = random_walk(**tensors, affinity="distance", backend=backend)
+    both = torch.cat([tensors["values"], torch.ones_like(tensors["values"][:, :1])], dim=1)
+    summed = all_pairs(both, tensors["features"], backend=backend)
+    assert (found - summed[:, :-1] / summed[:, -1:]).abs().max() <= 32 * agreement.EPS
+
+
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_rows_of_the_transition_matrix(affinity):
     features = drawn(5)["features"].double()
     rows = torch.tensor([0, 17, 47])
-    found = transition(features, rows)
+    found = transition(features, rows, affinity)
     assert found.shape == (2, 3, 6, 8)
     for image in range(2):
-        expected = oracles.transition_matrix(features[image].numpy())[rows]
+        expected = oracles.transition_matrix(features[image].numpy(), affinity)[rows]
         assert np.abs(found[image].flatten(1).numpy() - expected).max() <= agreement.rounding(48, 1.0)
 
 
@@ -141,6 +156,12 @@ BAD = {
 def test_bad_input_is_refused_in_one_line(name):
     function, message = BAD[name]
     assert refusal(function) == message
+
+
+def test_an_unknown_affinity_is_refused():
+    message = r"^affinity: found 'distances', expected product or distance; did you mean 'distance'\?$"
+    with pytest.raises(SettingsError, match=message):
+        random_walk(FEATURES, VALUES, affinity="distances")
 
 
 def test_a_backend_that_cannot_is_refused():

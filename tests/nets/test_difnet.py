@@ -4,14 +4,21 @@ import pytest
 import torch
 
 from pipeline import nets
-from pipeline.core.errors import DataError, SettingsError
+from pipeline.core.errors import SettingsError
 from pipeline.core.settings import Settings
 from pipeline.formats import weights
 from pipeline.nets import difnet
 
 WALKS = ["image", "layer1", "layer2", "layer3", "layer4"]
 PLAIN = {"architecture": "difnet", "depth": 18, "width": 0.125, "output_stride": 8, "stride_in_1x1": False}
-PLAIN |= {"head": "aspp", "walks": WALKS, "feature_channels": 64, "feature_gain": 1.0}
+PLAIN |= {
+    "head": "aspp",
+    "walks": WALKS,
+    "affinity": "product",
+    "positions": 0,
+    "feature_channels": 64,
+    "feature_gain": 1.0,
+}
 
 
 def network(classes=3, seed=0, **changed):
@@ -126,14 +133,26 @@ def test_unknown_settings_are_refused():
         assert str(caught.value) == message
 
 
-def test_seeds_finer_than_the_similarities_are_refused():
+def test_seeds_may_have_a_stride_of_their_own():
     made = network().eval().diffusion
-    with pytest.raises(DataError) as caught:
-        made(torch.zeros(1, 3, 48, 40), torch.zeros(1, 3, 12, 10))
-    assert str(caught.value) == (
-        "diffusion: found similarities of 6 × 5 positions for seeds of 12 × 10, expected at least as many; "
-        "give seeds a stride no finer than output_stride"
-    )
+    with torch.no_grad():
+        for size in ((12, 10), (3, 2), (48, 40)):
+            assert made(torch.zeros(1, 3, 48, 40), torch.zeros(1, 3, *size)).shape == (1, 3, *size)
+
+
+def test_walks_over_the_image_alone_have_no_branch():
+    made = network(walks=["image", "image"], positions=60).eval()
+    assert made.diffusion.similarity is None
+    assert weights.load_into(made, network(seed=1, walks=[]).state_dict(), "seed.safetensors").missing
+    with torch.no_grad():
+        assert made(torch.randn(1, 3, 40, 48)).shape == (1, 3, 5, 6)
+
+
+def test_positions_stand_behind_the_colours():
+    found = difnet.with_positions(torch.zeros(2, 3, 4, 6), 2)
+    assert found.shape == (2, 5, 4, 6)
+    assert found[1, 3, :, 0].tolist() == [0, 0.5, 1, 1.5]
+    assert found[1, 4, 0].tolist() == [0, 0.5, 1, 1.5, 2, 2.5]
 
 
 def test_levels_are_the_outputs_of_the_four_stages():

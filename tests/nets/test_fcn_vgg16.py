@@ -153,6 +153,7 @@ def test_a_single_pixel_has_an_answer_at_its_size(variant, padding):
 def test_parameters(variant, upsampling):
     told = nets.facts(settings(variant, width=1.0, padding=100, upsampling=upsampling), 21)
     learned = LEARNED[variant] if upsampling == "learned" else 0
+    assert told.pop(nets.MULTIPLY_ADDS) > 0
     assert told == {
         "architecture": "fcn_vgg16",
         "parameters": CONVOLUTIONS + FULLY_CONNECTED + SCORES[variant] + learned,

@@ -17,6 +17,8 @@ NETWORKS = {
         "stride_in_1x1": False,
         "head": "aspp",
         "walks": ["image", "layer1", "layer2", "layer3", "layer4"],
+        "affinity": "product",
+        "positions": 0,
         "feature_channels": 8,
         "feature_gain": 1.0,
     },

@@ -1,12 +1,15 @@
 """The formula in plain PyTorch: P is stored."""
 
 
-def random_walk(features, values):
+def random_walk(features, values, affinity):
     """See the contract in the package."""
-    return (values.flatten(2) @ transition(features).mT).view_as(values)
+    return (values.flatten(2) @ transition(features, slice(None), affinity).mT).view_as(values)
 
 
-def transition(features, rows=slice(None)):
-    """Return rows of P, all if none are named: (B, R, H·W)."""
+def transition(features, rows, affinity):
+    """Return rows of P: (B, R, H·W)."""
     walkers = features.flatten(2)
-    return (walkers[:, :, rows].mT @ walkers).softmax(dim=2)
+    likeness = walkers[:, :, rows].mT @ walkers
+    if affinity == "distance":
+        likeness = likeness - walkers.square().sum(dim=1, keepdim=True) / 2
+    return likeness.softmax(dim=2)

@@ -1,0 +1,125 @@
+"""DifNet on given unaries: their scores are the seeds, the similarities are learnt (Jiang et al., NeurIPS 2018).
+
+The seed branch is whatever network the unaries came from, and frozen; importance map, similarity branch and walks are
+fitted. `nets.difnet` is the network of both branches; docs/systems/difnet.md has the symbols.
+"""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline.algorithms import refiners
+from pipeline.algorithms.batches import scaled
+from pipeline.core.errors import DataError, SettingsError
+from pipeline.core.settings import nearest
+from pipeline.nets import initialise
+from pipeline.nets.difnet import Diffusion
+
+PARTS = ("similarity", "features", "importance", "mixing")  # what a fit may move
+MIXING = ("mu", "beta")
+
+
+class Diffuser(nn.Module):
+    """The differentiable model; ``config/systems/difnet.yaml`` explains the settings.
+
+    Normalisation layers keep their statistics whatever the mode: images come one by one, and must be treated in the
+    fit as they are later. `measure` takes them from images once.
+    """
+
+    recompute = False
+
+    def __init__(self, settings, classes, state):
+        super().__init__()
+        self.settings = settings
+        if unknown := [name for name in self.rates() if name not in PARTS]:
+            found, expected = f"'{unknown[0]}'", f"of {', '.join(PARTS)}"
+            raise SettingsError("key 'fit.parameters'", found, expected, nearest(unknown[0], PARTS))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.start_seed)
+            self.diffusion = Diffusion(settings, classes)
+            initialise(self, None)
+            for each in (self.diffusion.mu, self.diffusion.beta):
+                nn.init.constant_(each, math.log(settings.mixing / (1 - settings.mixing)))
+        if state:
+            self._load(state)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(self.rate(name) > 0)
+
+    def forward(self, images, log_probability):
+        """Return scores (B C H W) of images (B 3 H W), 0..255, and log p (B C H W); normalised they are Q."""
+        size = tuple(images.shape[2:])
+        seeds = self.seeds(log_probability)
+        diffused = self.diffusion(scaled(images / 255, self.settings.scaling), seeds, self.recompute)
+        return F.interpolate(diffused, size=size, mode="bilinear", align_corners=False)
+
+    def seeds(self, log_probability):
+        """Return the scores that walk, (B C ⌈H/stride⌉ ⌈W/stride⌉): the mean log p of each cell."""
+        cells = [-(-size // self.settings.seed_stride) for size in log_probability.shape[2:]]
+        return F.adaptive_avg_pool2d(log_probability, cells)
+
+    def train(self, mode=True):
+        """Keep the statistics of normalisation in every mode."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
+        return self
+
+    def measure(self, batches):
+        """Take the statistics of normalisation from (images, log p), each image weighing the same."""
+        layers = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
+        usual = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the plain mean over all that comes
+            layer.train()
+        with torch.no_grad():
+            for images, log_probability in batches:
+                self(images, log_probability)
+        for layer, momentum in zip(layers, usual, strict=True):
+            layer.momentum = momentum
+            layer.eval()
+
+    def rates(self):
+        """Return the factors on the learning rates of what is learnt, dict of str to float."""
+        return self.settings.fit.parameters.plain()
+
+    def rate(self, name):
+        """Return the factor on the learning rate of one of `named_parameters`, 0 if it is not learnt."""
+        part = name.split(".")[1]
+        return self.rates().get("mixing" if part in MIXING else part, 0)
+
+    def numbers(self):
+        """Return all that is fitted, dict of str to ndarray; `mu` and `beta` are logits."""
+        kept = {name: x for name, x in self.diffusion.state_dict().items() if x.is_floating_point()}
+        return {name: x.detach().cpu().float().numpy() for name, x in kept.items()}
+
+    def values(self):
+        """Return μ and β of each walk, dict of str to float."""
+        both = zip(MIXING, self.diffusion.mixing(), strict=True)
+        return {f"{name}_{walk}": x for name, each in both for walk, x in enumerate(each.tolist(), start=1)}
+
+    def _load(self, state):
+        own = {name: tuple(x.shape) for name, x in self.diffusion.state_dict().items() if x.is_floating_point()}
+        given = {name: tuple(np.shape(x)) for name, x in state.items()}
+        if own != given:
+            name = next(name for name in (*own, *given) if own.get(name) != given.get(name))
+            found, expected = f"the shape {given.get(name)}", f"{own.get(name)} as the settings say"
+            raise DataError(f"fitted {name}", found, expected, "run `fit` again")
+        tensors = {name: torch.from_numpy(np.array(x, np.float32)) for name, x in state.items()}
+        self.diffusion.load_state_dict(tensors, strict=False)
+
+
+class System(refiners.GradientSystem):
+    """A diffusion that fits itself by gradient and refines one image at a time."""
+
+    model = Diffuser
+
+    def fit(self, samples, seed):
+        """Take the statistics of normalisation, then lower the loss; yields as the protocol says."""
+        if self.settings.fit.parameters and self.settings.fit.epochs:
+            self.module.measure(refiners.as_batch(sample.image, unaries, self.device) for sample, unaries in samples)
+        return super().fit(samples, seed)
