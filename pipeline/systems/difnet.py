@@ -34,15 +34,13 @@ class Diffuser(nn.Module):
     def __init__(self, settings, classes, state):
         super().__init__()
         self.settings = settings
-        if unknown := [name for name in self.rates() if name not in PARTS]:
-            found, expected = f"'{unknown[0]}'", f"of {', '.join(PARTS)}"
-            raise SettingsError("key 'fit.parameters'", found, expected, nearest(unknown[0], PARTS))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.start_seed)
             self.diffusion = Diffusion(settings, classes)
             initialise(self, None)
             for each in (self.diffusion.mu, self.diffusion.beta):
                 nn.init.constant_(each, math.log(settings.mixing / (1 - settings.mixing)))
+        self._check_parts()
         if state:
             self._load(state)
         for name, parameter in self.named_parameters():
@@ -102,13 +100,21 @@ class Diffuser(nn.Module):
         both = zip(MIXING, self.diffusion.mixing(), strict=True)
         return {f"{name}_{walk}": x for name, each in both for walk, x in enumerate(each.tolist(), start=1)}
 
+    def _check_parts(self):
+        wanted, key = list(self.rates()), "key 'fit.parameters'"
+        if unknown := [name for name in wanted if name not in PARTS]:
+            raise SettingsError(key, f"'{unknown[0]}'", f"of {', '.join(PARTS)}", nearest(unknown[0], PARTS))
+        if "similarity" in wanted and self.diffusion.similarity is None:
+            expected = f"{', '.join(PARTS[1:])}: these walks have no branch"
+            raise SettingsError(key, "'similarity'", expected, "take it out, or walk on layer1 to layer4")
+
     def _load(self, state):
         own = {name: tuple(x.shape) for name, x in self.diffusion.state_dict().items() if x.is_floating_point()}
         given = {name: tuple(np.shape(x)) for name, x in state.items()}
         if own != given:
             name = next(name for name in (*own, *given) if own.get(name) != given.get(name))
-            found, expected = f"the shape {given.get(name)}", f"{own.get(name)} as the settings say"
-            raise DataError(f"fitted {name}", found, expected, "run `fit` again")
+            found, expected = (f"the shape {shapes[name]}" if name in shapes else "none" for shapes in (given, own))
+            raise DataError(f"fitted {name}", found, f"{expected} as the settings say", "run `fit` again")
         tensors = {name: torch.from_numpy(np.array(x, np.float32)) for name, x in state.items()}
         self.diffusion.load_state_dict(tensors, strict=False)
 
