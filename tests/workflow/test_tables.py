@@ -20,7 +20,8 @@ def test_a_table_is_a_target(tmp_path, table):
     folder = small_copy(tmp_path / "run")
     # Weights that the user brings; a plan only asks whether they are there.
     (folder / "data").mkdir()
-    for name in ("vgg16-397923af.pth", "resnet101-63fe2227.pth"):
+    residual = ("18-f37072fd", "34-b627a593", "50-0676ba61", "101-63fe2227")
+    for name in ("vgg16-397923af.pth", *(f"resnet{each}.pth" for each in residual)):
         (folder / "data" / name).touch()
     jobs = planned(folder, table)
     runs = layout.read_runs(folder / f"config/runs/{table}.tsv")
