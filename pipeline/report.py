@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from pipeline import nets, systems
-from pipeline.algorithms import iterations, potts_grid
+from pipeline.algorithms import iterations, potts_grid, prediction
+from pipeline.algorithms.refiners import as_batch
 from pipeline.core import device, files, layout, stage, stamp
 from pipeline.core.errors import DataError
 from pipeline.core.settings import Settings
-from pipeline.figures import gallery, pairwise, palette, sections, stepwise, words
+from pipeline.figures import gallery, pairwise, palette, sections, stepwise, walks, words
 from pipeline.figures.page import element, fill, text
 from pipeline.formats import confusions, fitted, tables, weights
 from pipeline.formats.labels import Labels
@@ -53,7 +54,7 @@ def run(args):
     for (pack, net), members in stage.progress(networks.items(), len(networks), "networks"):
         members.sort(key=lambda row: row.system != "unary")
         shown.append(show_network(f"{net} on {pack}", packs[pack], members, rows, made, colours, figures, args))
-    quality, pictures, steps, costs, training, origins = zip(*shown, strict=True)
+    quality, pictures, steps, costs, walked, training, origins = zip(*shown, strict=True)
     origins = [pack.stamp for pack in packs.values()] + [one for some in origins for one in some] + [made]
     parts = [
         ("What was run", "".join(show_data(name, pack, rows) for name, pack in packs.items())),
@@ -62,6 +63,7 @@ def run(args):
         ("Pictures", gallery.difference_key() + "".join(pictures)),
         ("Mean field, step by step", element("p", text(stepwise.EXPLAINED)) + "".join(steps) if any(steps) else ""),
         ("Costs between neighbours", element("p", text(pairwise.EXPLAINED)) + "".join(costs) if any(costs) else ""),
+        ("Walks", element("p", text(walks.EXPLAINED)) + "".join(walked) if any(walked) else ""),
         ("Training and fitting", show_networks(packs, networks, args.results) + "".join(training)),
         ("Origin", sections.origin(origins)),
     ]
@@ -82,7 +84,7 @@ def read_rows(path, runs):
 
 
 def show_network(title, pack, members, rows, made, colours, figures, args):
-    """Return what the page shows of one network on one pack: HTML of its six parts, and the stamps."""
+    """Return what the page shows of one network on one pack: HTML of its seven parts, and the stamps."""
     name = f"{members[0].pack}.{members[0].net}"
     heading = element("h3", text(title))
     scores = {row.system: read_score(row, made, args.results) for row in members}
@@ -94,6 +96,7 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
     pictures = show_pictures(pack, per_image, scores["unary"].names, stores, args.images)
     steps = show_steps(pack, members, scores, gains_of_chief(per_image), args.results)
     costs = show_costs(pack, members, per_image, scores["unary"].names, stores, args.results)
+    walked = show_walks(pack, members, scores["unary"].names, gains_of_chief(per_image), args.results)
     training, stamps = show_training(name, members, pack.class_names, colours, figures, args.results)
     stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
     for score in scores.values():
@@ -103,6 +106,7 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
         heading + gallery.class_key(pack.class_names) + pictures,
         heading + steps if steps else "",
         heading + costs if costs else "",
+        heading + walked if walked else "",
         heading + training if training else "",
         stamps,
     )
@@ -210,6 +214,37 @@ def show_costs(pack, members, quality, names, stores, results):
         title = text(sample.name) + element("span", text(f" by {row.system}"))
         shown.append(pairwise.scene(sample, *labels, potts_grid.costs(edges)[0].numpy(), title))
     return "".join(shown)
+
+
+def show_walks(pack, members, names, gains, results):
+    """Return what random walks do to one image, the first system's best: the network's own, and those of systems."""
+    sample, shown = pack.sample(names[gallery.choose(gains, 1)[0][0]]), ""
+    for path in members[0].histories(results)[:1]:
+        file = path.with_suffix(".safetensors")
+        chosen = Settings(weights.read_stamp(file)["settings"])
+        if chosen.get("network", {}).get("walks"):
+            network = nets.build(chosen.network, pack.classes).eval()
+            network.load_state_dict(weights.read(file)[0])
+            images = prediction.as_input(sample.image, chosen.scaling, torch.device("cpu"))
+            shown += walked_scene(sample, network.walked, (images,), chosen.network.walks, members[0].net)
+    for row, system in built(members, pack, results, lambda system: hasattr(getattr(system, "module", None), "walked")):
+        unaries = read_unaries(row, pack, results).unaries(sample.name, sample.image)
+        given = as_batch(sample.image, unaries, system.device)
+        shown += walked_scene(sample, system.module.walked, given, system.settings.walks, row.system)
+    return shown
+
+
+def walked_scene(sample, walked, given, levels, name):
+    """Return one image's diffusion, by what returns the `Walked` of what is given."""
+    with torch.inference_mode():
+        found = walked(*given)
+        before, _, *after = (each.byte().numpy() for each in found.labels(sample.truth.shape))
+        pixels = walks.places(sample.truth, before, after[-1])
+        rows = found.rows(torch.tensor([found.position(pixel, sample.truth.shape) for pixel in pixels]))
+    told = [f"walk {number}, {level}" for number, level in enumerate(levels, start=1)]
+    steps = [(text(one), labels, each[0].numpy()) for one, labels, each in zip(told, after, rows, strict=True)]
+    maps = before, found.influence()[0].numpy(), found.importance[0, 0].numpy()
+    return walks.scene(sample, pixels, maps, steps, text(sample.name) + element("span", text(f" by {name}")))
 
 
 def counts_of(score, index):

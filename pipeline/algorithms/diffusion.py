@@ -3,11 +3,54 @@
 Arrays in, arrays out; docs/systems/difnet.md has the symbols.
 """
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 
 from pipeline.core.errors import DataError
 from pipeline.kernels.random_walk import random_walk, transition
+
+
+class Walked(NamedTuple):
+    """All that there is on the way of a diffusion.
+
+    Attributes
+    ----------
+    scores : Tensor of shape (B, C, h, w)
+        x.
+    importance : Tensor of shape (B, 1, h, w)
+        M.
+    states : list of T + 1 Tensors of shape (B, C, h, w)
+        The seed M x, then y after each walk.
+    levels : list of T Tensors of shape (B, K, h, w)
+        ψ of each walk.
+    affinity : {"product", "distance"}
+    """
+
+    scores: torch.Tensor
+    importance: torch.Tensor
+    states: list
+    levels: list
+    affinity: str
+
+    def influence(self):
+        """Return how much each position says in all classes, Σ_c |x_c|: (B, h, w); section 5.3."""
+        return self.scores.abs().sum(dim=1)
+
+    def labels(self, size):
+        """Yield the labels (H, W), int64, of the first image: of the scores, of the seed, and after each walk."""
+        for state in (self.scores, *self.states):
+            yield F.interpolate(state[:1], size=size, mode="bilinear", align_corners=False)[0].argmax(dim=0)
+
+    def position(self, pixel, size):
+        """Return the number of the position that a pixel (row, col) of an image (H, W) lies in, row · w + col."""
+        row, col = (at * cells // whole for at, cells, whole in zip(pixel, self.scores.shape[2:], size, strict=True))
+        return row * self.scores.shape[3] + col
+
+    def rows(self, positions):
+        """Return rows of each walk's P, list of T Tensors (B, R, h, w); positions (R,) are numbers row · w + col."""
+        return [transition(features, positions, self.affinity) for features in self.levels]
 
 
 def walk(seed, previous, features, mu, beta, affinity):
@@ -77,11 +120,6 @@ def resized(features, size):
     if features.shape[2] >= size[0] and features.shape[3] >= size[1]:
         return F.adaptive_max_pool2d(features, size)
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
-
-
-def influence(scores):
-    """Return how much a position says in all classes, Σ_c |x_c|: (B, C, h, w) → (B, h, w); section 5.3."""
-    return scores.abs().sum(dim=1)
 
 
 def limit(seed, features, mu, affinity):

@@ -66,6 +66,10 @@ class DifNet(nn.Module):
         scores = self.classifier(self.backbone(images, self.recompute))
         return scores if self.diffusion is None else self.diffusion(images, scores, self.recompute)
 
+    def walked(self, images):
+        """Return the `Walked` of scaled images (B 3 H W)."""
+        return self.diffusion.walked(images, self.classifier(self.backbone(images)))
+
     def adapted(self, tensors):
         """Give both branches the tensors of a file that has but one, as classifiers' files do."""
         if self.diffusion is None or self.diffusion.similarity is None:
@@ -123,18 +127,17 @@ class Diffusion(nn.Module):
 
     def forward(self, images, scores, recompute=False):
         """Return y after the last walk (B C h w), float32, for scaled images (B 3 H W) and scores (B C h w)."""
-        *_, last = self.states(images, scores, recompute)
-        return last
+        return self.walked(images, scores, recompute).states[-1]
 
-    def states(self, images, scores, recompute=False):
-        """Return the seed and what is there after each walk, list of T + 1 Tensors (B C h w), float32."""
+    def walked(self, images, scores, recompute=False):
+        """Return the `Walked` of scaled images (B 3 H W) and scores (B C h w), float32."""
         levels = self.levels(images, scores.shape[2:], recompute)
-        seed = self.importance(scores) * scores
+        importance = self.importance(scores)
         # W is not scaled down: half precision would be off by whole units in its exponents.
         with torch.autocast(images.device.type, enabled=False):
-            mu, beta = self.mixing()
-            levels = [level.float() for level in levels]
-            return list(diffusion.cascade(seed.float(), levels, mu, beta, self.affinity))
+            levels, seed, mixing = [level.float() for level in levels], (importance * scores).float(), self.mixing()
+            states = list(diffusion.cascade(seed, levels, *mixing, self.affinity))
+        return diffusion.Walked(scores, importance, states, levels, self.affinity)
 
     def levels(self, images, size, recompute=False):
         """Return ψ of each walk, list of T Tensors (B K h w), for a seed of the size (h, w)."""

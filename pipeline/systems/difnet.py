@@ -48,10 +48,13 @@ class Diffuser(nn.Module):
 
     def forward(self, images, log_probability):
         """Return scores (B C H W) of images (B 3 H W), 0..255, and log p (B C H W); normalised they are Q."""
-        size = tuple(images.shape[2:])
-        seeds = self.seeds(log_probability)
-        diffused = self.diffusion(scaled(images / 255, self.settings.scaling), seeds, self.recompute)
-        return F.interpolate(diffused, size=size, mode="bilinear", align_corners=False)
+        diffused = self.walked(images, log_probability).states[-1]
+        return F.interpolate(diffused, size=tuple(images.shape[2:]), mode="bilinear", align_corners=False)
+
+    def walked(self, images, log_probability):
+        """Return the `Walked` of images (B 3 H W), 0..255, and log p (B C H W)."""
+        given = scaled(images / 255, self.settings.scaling)
+        return self.diffusion.walked(given, self.seeds(log_probability), self.recompute)
 
     def seeds(self, log_probability):
         """Return the scores that walk, (B C ⌈H/stride⌉ ⌈W/stride⌉): the mean log p of each cell."""

@@ -126,7 +126,7 @@ def test_features_are_brought_to_the_seeds_size():
 
 def test_influence_is_the_sum_of_absolute_scores():
     scores = torch.tensor([[[[1.0, -2.0]], [[-3.0, 0.5]]]])
-    assert diffusion.influence(scores).tolist() == [[[4.0, 2.5]]]
+    assert diffusion.Walked(scores, None, [], [], "product").influence().tolist() == [[[4.0, 2.5]]]
 
 
 SEED, LEVELS = torch.zeros(1, 3, 4, 5), [torch.zeros(1, 8, 4, 5)] * 2
@@ -147,3 +147,20 @@ BAD = {
 def test_bad_input_is_refused_in_one_line(name):
     function, message = BAD[name]
     assert refusal(function) == message
+
+
+def test_what_there_is_on_the_way():
+    """Labels at the image's size, and the rows of the position that a pixel lies in."""
+    seed, levels = drawn()
+    states = list(diffusion.cascade(seed, levels, *torch.rand(2, 5, **DOUBLE), "product"))
+    found = diffusion.Walked(seed, torch.ones_like(seed[:, :1]), states, levels, "product")
+    labels = list(found.labels((8, 10)))
+    assert len(labels) == 7
+    assert all(each.shape == (8, 10) for each in labels)
+    assert torch.equal(labels[0], labels[1])
+    assert torch.equal(next(iter(found.labels((4, 5)))), seed[0].argmax(dim=0))
+    assert [found.position(pixel, (8, 10)) for pixel in ((0, 0), (7, 9), (3, 5))] == [0, 19, 7]
+    rows = found.rows(torch.tensor([7]))
+    assert [tuple(each.shape) for each in rows] == [(2, 1, 4, 5)] * 5
+    expected = oracles.transition_matrix(levels[2][1].numpy())[7].reshape(4, 5)
+    assert np.abs(rows[2][1, 0].numpy() - expected).max() <= 1e-14

@@ -79,7 +79,7 @@ def test_any_number_and_order_of_walks(walks):
     made = network(walks=walks).eval()
     images, scores = torch.randn(1, 3, 48, 40), torch.randn(1, 3, 6, 5)
     with torch.no_grad():
-        states = made.diffusion.states(images, scores)
+        states = made.diffusion.walked(images, scores).states
     assert len(states) == len(walks) + 1
     assert torch.equal(states[0], made.diffusion.importance(scores) * scores)
 
@@ -98,8 +98,7 @@ def test_mixed_precision_diffuses_in_float32():
     made = network(width=0.25).eval()
     images = torch.randn(1, 3, 48, 48)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        states = made.diffusion.states(images, made.classifier(made.backbone(images)))
-    assert {state.dtype for state in states} == {torch.float32}
+        assert {state.dtype for state in made.walked(images).states} == {torch.float32}
 
 
 def test_a_classifiers_file_starts_both_branches():

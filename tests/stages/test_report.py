@@ -10,9 +10,10 @@ import torch
 from tiny import NETWORK
 
 from pipeline import nets, report, systems
+from pipeline.core import settings
 from pipeline.core.settings import Settings
 from pipeline.figures import sections
-from pipeline.formats import confusions, fitted
+from pipeline.formats import confusions, fitted, weights
 from pipeline.formats.packs import Pack
 from pipeline.formats.unaries import Cache
 from pipeline.metrics import overlap
@@ -244,3 +245,32 @@ def test_scores_of_stages_stand_at_their_steps_of_all():
     assert sections.stages("x", [("fcn32s", epochs)], {}) == ""
     unwatched = [{"epoch": 1, "steps": 10, "heldout_miou": None}]
     assert sections.stages("x", [("fcn32s", epochs), ("fcn16s", unwatched)], {}) == ""
+
+
+def test_walks_are_shown_of_a_network_and_of_a_system(copy, html):
+    assert "Walks" not in html
+    levels = ["image", "layer2", "layer4"]
+    chosen = settings.read(settings.ROOT / "config/nets/difnet18.yaml", "nets").plain()
+    chosen |= {"network": chosen["network"] | {"width": 0.125, "walks": levels}}
+    network = nets.build(Settings(chosen["network"]), 4)
+    path = builders.training(copy.file("train", "net", "jsonl"), chosen)
+    weights.write(path.with_suffix(".safetensors"), network.state_dict(), builders.stamp("train", settings=chosen))
+    builders.fitted(copy.file("fit", "net/convcrf", "npz"), system="difnet", state={}, curve=[])
+    assert copy.report() == 0
+    part = copy.html().partition("<h2>Walks</h2>")[2].partition("</section>")[0]
+    scenes = part.split('<div class="scene">')[1:]
+    assert [re.sub("<.*?>", "", re.search("<h4>(.*?)</h4>", scene)[1]).rpartition(" by ")[2] for scene in scenes] == [
+        "net",
+        "convcrf",
+    ]
+    walked = [re.findall("<figcaption>(walk .*?)</figcaption>", scene) for scene in scenes]
+    assert walked[0] == [f"walk {number}, {level}" for number, level in enumerate(levels, start=1)]
+    assert walked[1] == ["walk 1, image", "walk 2, image", "walk 3, image"]
+    assert part.count("row 2 of P, walk 3") == 2
+
+
+def test_without_walks_a_difnet_shows_none(copy):
+    chosen = settings.read(settings.ROOT / "config/nets/difnet18_seed.yaml", "nets").plain()
+    builders.training(copy.file("train", "net", "jsonl"), chosen)
+    assert copy.report() == 0
+    assert "Walks" not in copy.html()
