@@ -26,9 +26,12 @@ def main():
     runs = parser.parse_args().runs
     rows = layout.read_runs(ROOT / f"config/runs/{runs}.tsv")
     jobs = {name: job(path) for name, path in files_of(runs, rows)}
+    networks = {(row.net, path) for row in rows for path in row.histories(RESULTS)}
+    walks = {net: mixing(path.with_suffix(".safetensors")) for net, path in sorted(networks)}
     result = record.header() | {
         "rows": tables.read(RESULTS / f"aggregate/{runs}.tsv")[0],
         "fitted": {f"{row.net}/{row.system}": numbers(row.fitted(RESULTS)) for row in rows if row.system != "unary"},
+        "walks": {net: found for net, found in walks.items() if found},
         "fine-tuning": changes(rows),
         "seconds": round(sum(float(one["s"]) for one in jobs.values()), 1),
         "jobs": jobs,
@@ -76,6 +79,13 @@ def numbers(path):
         name: float(value) if value.size == 1 else [float(value.min()), float(value.max())]
         for name, value in state.items()
     }
+
+
+def mixing(path):
+    """Return μ and β of a network's walks, {} if it has none."""
+    tensors, _ = weights.read(path)
+    found = {name: tensors.get(f"diffusion.{name}") for name in ("mu", "beta")}
+    return {name: x.sigmoid().tolist() for name, x in found.items() if x is not None}
 
 
 def changes(rows):

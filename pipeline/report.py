@@ -241,8 +241,12 @@ def walked_scene(sample, walked, given, levels, name):
         before, _, *after = (each.byte().numpy() for each in found.labels(sample.truth.shape))
         pixels = walks.places(sample.truth, before, after[-1])
         rows = found.rows(torch.tensor([found.position(pixel, sample.truth.shape) for pixel in pixels]))
-    told = [f"walk {number}, {level}" for number, level in enumerate(levels, start=1)]
-    steps = [(text(one), labels, each[0].numpy()) for one, labels, each in zip(told, after, rows, strict=True)]
+    steps = [
+        (f"walk {number}, {level}", (float(mu), float(beta)), labels, each[0].numpy())
+        for number, (level, mu, beta, labels, each) in enumerate(
+            zip(levels, *found.mixing, after, rows, strict=True), 1
+        )
+    ]
     maps = before, found.influence()[0].numpy(), found.importance[0, 0].numpy()
     return walks.scene(sample, pixels, maps, steps, text(sample.name) + element("span", text(f" by {name}")))
 

@@ -25,6 +25,8 @@ class Walked(NamedTuple):
         The seed M x, then y after each walk.
     levels : list of T Tensors of shape (B, K, h, w)
         ψ of each walk.
+    mixing : (Tensor, Tensor) of shape (T,)
+        μ and β of each walk.
     affinity : {"product", "distance"}
     """
 
@@ -32,6 +34,7 @@ class Walked(NamedTuple):
     importance: torch.Tensor
     states: list
     levels: list
+    mixing: tuple
     affinity: str
 
     def influence(self):

@@ -8,7 +8,8 @@ EXPLAINED = (
     "The image that the network's first system gains most on, as Figures 2 to 4 of DifNet (NeurIPS 2018) show them. "
     "First the labels of the scores, their influence and the importance map, each from its least, black, to its most, "
     "pale. Then for each walk the labels after it and the rows of its transition matrix at two places, marked 1 and 2 "
-    "in the photograph: pale is where their next values come from."
+    "in the photograph: pale is where their next values come from. μ is the share that is walked to rather than the seed, β "
+    "that which is new."
 )
 LONGEST = 160  # px; many pictures, and smooth
 MARKS = ((255, 40, 120), (0, 200, 255))
@@ -58,8 +59,8 @@ def scene(sample, pixels, maps, walks, title):
         The two places.
     maps : tuple of (ndarray of shape (H, W), uint8), (h, w), (h, w)
         Labels of the scores; influence; importance.
-    walks : list of (str, ndarray of shape (H, W), uint8, ndarray of shape (2, h, w))
-        What each is called, HTML; the labels after it; its rows.
+    walks : list of (str, (float, float), ndarray of shape (H, W), uint8, ndarray of shape (2, h, w))
+        What each is called; its μ and β; the labels after it; its rows.
     title : str
         HTML.
 
@@ -74,9 +75,10 @@ def scene(sample, pixels, maps, walks, title):
     labels, influence, importance = maps
     shades = _shades(influence, "influence") + _shades(importance, "importance")
     tiles.append(gallery.tile(_labels(labels, "labels of the scores"), shades, "scores, influence, importance"))
-    for name, labels, rows in walks:
+    for name, mixing, labels, rows in walks:
+        caption = page.text(name) + "<br>μ {:.2f}, β {:.2f}".format(*mixing)
         shades = "".join(_shades(row, f"row {number} of P, {name}") for number, row in enumerate(rows, start=1))
-        tiles.append(gallery.tile(_labels(labels, f"labels after {name}"), shades, name))
+        tiles.append(gallery.tile(_labels(labels, f"labels after {name}"), shades, caption))
     return gallery.framed(title, tiles)
 
 

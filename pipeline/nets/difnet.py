@@ -137,7 +137,7 @@ class Diffusion(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             levels, seed, mixing = [level.float() for level in levels], (importance * scores).float(), self.mixing()
             states = list(diffusion.cascade(seed, levels, *mixing, self.affinity))
-        return diffusion.Walked(scores, importance, states, levels, self.affinity)
+        return diffusion.Walked(scores, importance, states, levels, mixing, self.affinity)
 
     def levels(self, images, size, recompute=False):
         """Return ψ of each walk, list of T Tensors (B K h w), for a seed of the size (h, w)."""

@@ -126,7 +126,7 @@ def test_features_are_brought_to_the_seeds_size():
 
 def test_influence_is_the_sum_of_absolute_scores():
     scores = torch.tensor([[[[1.0, -2.0]], [[-3.0, 0.5]]]])
-    assert diffusion.Walked(scores, None, [], [], "product").influence().tolist() == [[[4.0, 2.5]]]
+    assert diffusion.Walked(scores, None, [], [], None, "product").influence().tolist() == [[[4.0, 2.5]]]
 
 
 SEED, LEVELS = torch.zeros(1, 3, 4, 5), [torch.zeros(1, 8, 4, 5)] * 2
@@ -152,8 +152,9 @@ def test_bad_input_is_refused_in_one_line(name):
 def test_what_there_is_on_the_way():
     """Labels at the image's size, and the rows of the position that a pixel lies in."""
     seed, levels = drawn()
-    states = list(diffusion.cascade(seed, levels, *torch.rand(2, 5, **DOUBLE), "product"))
-    found = diffusion.Walked(seed, torch.ones_like(seed[:, :1]), states, levels, "product")
+    mixing = torch.rand(2, 5, **DOUBLE)
+    states = list(diffusion.cascade(seed, levels, *mixing, "product"))
+    found = diffusion.Walked(seed, torch.ones_like(seed[:, :1]), states, levels, mixing, "product")
     labels = list(found.labels((8, 10)))
     assert len(labels) == 7
     assert all(each.shape == (8, 10) for each in labels)

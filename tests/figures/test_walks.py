@@ -29,7 +29,9 @@ def test_marks_stay_inside():
 def test_a_scene_shows_every_walk():
     one = sample("a", 0)
     small = np.random.default_rng(0).random((5, 7))
-    steps = [(f"walk {number}, image", one.exact, np.stack([small, small.T.reshape(5, 7)])) for number in (1, 2)]
+    steps = [
+        (f"walk {number}, image", (0.25, 0.5), one.exact, np.stack([small, small.T.reshape(5, 7)])) for number in (1, 2)
+    ]
     html = walks.scene(one, [(2, 3), (4, 4)], (one.exact, 9 * small, small), steps, "<b>title</b>")
     assert re.findall('alt="(.*?)"', html) == [
         "photograph a, with two places",
@@ -44,4 +46,4 @@ def test_a_scene_shows_every_walk():
         "row 1 of P, walk 2, image",
         "row 2 of P, walk 2, image",
     ]
-    assert "<b>title</b>" in html and "<figcaption>walk 2, image</figcaption>" in html
+    assert "<b>title</b>" in html and "<figcaption>walk 2, image<br>μ 0.25, β 0.50</figcaption>" in html

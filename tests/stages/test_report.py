@@ -264,8 +264,8 @@ def test_walks_are_shown_of_a_network_and_of_a_system(copy, html):
         "convcrf",
     ]
     walked = [re.findall("<figcaption>(walk .*?)</figcaption>", scene) for scene in scenes]
-    assert walked[0] == [f"walk {number}, {level}" for number, level in enumerate(levels, start=1)]
-    assert walked[1] == ["walk 1, image", "walk 2, image", "walk 3, image"]
+    assert walked[0] == [f"walk {number}, {level}<br>μ 0.50, β 0.50" for number, level in enumerate(levels, start=1)]
+    assert walked[1] == [f"walk {number}, image<br>μ 0.50, β 0.50" for number in (1, 2, 3)]
     assert part.count("row 2 of P, walk 3") == 2
 
 

@@ -68,7 +68,7 @@ def test_most_wrong_pixels_lie_near_class_edges(rows):
     assert near / wrong >= 0.6
 
 
-@pytest.mark.parametrize("system", ["convcrf", "fullcrf", "deeplab", "crfrnn"])
+@pytest.mark.parametrize("system", ["convcrf", "fullcrf", "deeplab", "crfrnn", "difnet"])
 def test_a_system_gains_over_the_unary_beyond_chance(rows, system):
     assert float(rows[f"resnet18/{system}"]["gain_low"]) > 0
 

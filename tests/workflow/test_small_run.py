@@ -91,13 +91,13 @@ def compare(one, other):
         else:
             assert (one / path).read_bytes() == (other / path).read_bytes(), path
             compared.add(path)
-    # one pack, 2 + 3 files of trainings (a system among them), 7 fitted systems and two searches' journals, 2 caches,
-    # 8 labels, 8 scores
-    assert len(compared) == 33, sorted(map(str, compared))
+    # one pack, 2 + 3 files of trainings (a system among them), 8 fitted systems and two searches' journals, 2 caches,
+    # 9 labels, 9 scores
+    assert len(compared) == 36, sorted(map(str, compared))
     rows, again = (tables.read(root / "aggregate/embedded.tsv")[0] for root in (one, other))
     for row in (*rows, *again):
         del row["seconds_per_image"]
-    assert len(rows) == 8 and rows == again
+    assert len(rows) == 9 and rows == again
 
 
 def same_arrays(left, right):
