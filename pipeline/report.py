@@ -241,11 +241,10 @@ def walked_scene(sample, walked, given, levels, name):
         before, _, *after = (each.byte().numpy() for each in found.labels(sample.truth.shape))
         pixels = walks.places(sample.truth, before, after[-1])
         rows = found.rows(torch.tensor([found.position(pixel, sample.truth.shape) for pixel in pixels]))
+    each = zip(levels, zip(*(share.tolist() for share in found.mixing), strict=True), after, rows, strict=True)
     steps = [
-        (f"walk {number}, {level}", (float(mu), float(beta)), labels, each[0].numpy())
-        for number, (level, mu, beta, labels, each) in enumerate(
-            zip(levels, *found.mixing, after, rows, strict=True), 1
-        )
+        (f"walk {number}, {level}", mixing, labels, row[0].numpy())
+        for number, (level, mixing, labels, row) in enumerate(each, start=1)
     ]
     maps = before, found.influence()[0].numpy(), found.importance[0, 0].numpy()
     return walks.scene(sample, pixels, maps, steps, text(sample.name) + element("span", text(f" by {name}")))

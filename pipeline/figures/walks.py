@@ -8,8 +8,8 @@ EXPLAINED = (
     "The image that the network's first system gains most on, as Figures 2 to 4 of DifNet (NeurIPS 2018) show them. "
     "First the labels of the scores, their influence and the importance map, each from its least, black, to its most, "
     "pale. Then for each walk the labels after it and the rows of its transition matrix at two places, marked 1 and 2 "
-    "in the photograph: pale is where their next values come from. μ is the share that is walked to rather than the seed, β "
-    "that which is new."
+    "in the photograph: pale is where their next values come from. Of what is new in a walk, μ is the share that comes "
+    "from others rather than the seed; β is the share of what is new."
 )
 LONGEST = 160  # px; many pictures, and smooth
 MARKS = ((255, 40, 120), (0, 200, 255))
