@@ -68,3 +68,46 @@ def test_a_lattice_takes_some_volumes_and_96_bytes_a_pixel(smoothness, volumes):
 def test_a_window_takes_its_weights_and_no_weights_times_classes(filter_size):
     weights = 4 * PIXELS * filter_size**2
     assert extra("convcrf", "blur=1", f"filter_size={filter_size}") < weights + 7 * VOLUME < 200e6
+
+
+WALKS = """
+import sys
+from pathlib import Path
+
+import torch
+
+from pipeline.kernels.random_walk import random_walk
+
+torch.set_num_threads(2)
+
+
+def memory(field):
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return 1024 * int(line.split()[1])
+
+
+def walk(side):
+    given = [torch.randn(1, channels, side, side).requires_grad_(sys.argv[1] == "gradients") for channels in (64, 21)]
+    Path("/proc/self/clear_refs").write_text("5")
+    before = memory("VmRSS")
+    out = random_walk(*given, affinity=sys.argv[2])
+    if out.requires_grad:
+        out.sum().backward()
+    return memory("VmHWM") - before
+
+
+walk(8)
+print(walk(64), walk(128))
+"""
+
+
+@pytest.mark.parametrize("affinity", ["product", "distance"])
+@pytest.mark.parametrize("step", ["forward", "gradients"])
+def test_a_walk_over_16384_positions_stores_no_matrix(step, affinity):
+    """P alone would be 1 GiB; four times the positions take four times the memory, not sixteen."""
+    command = [sys.executable, "-W", "error", "-c", WALKS, step, affinity]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    small, large = map(int, done.stdout.split())
+    assert large < 256 * 2**20
+    # Pages of 2 MB and the threads' own blocks do not grow.
+    assert large < 6 * small + 8 * 2**20
