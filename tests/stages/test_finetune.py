@@ -1,11 +1,13 @@
 """`finetune` from its command line: what moves, the same bytes twice, kills, refusals."""
 
 import builders
+import numpy as np
 import pytest
 import torch
 from observe import net_file, said, untimed
 from tiny import TUNED
 
+from pipeline.core import settings
 from pipeline.core.settings import ROOT
 from pipeline.formats import fitted, labels, tables, trainings, weights
 
@@ -63,6 +65,22 @@ def test_recomputing_gives_the_same_numbers(tiny_run, tuned, tmp_path):
     plain, again = (weights.read(path)[0] for path in (tuned[1], output))
     assert all(torch.equal(plain[name], again[name]) for name in plain)
     assert fitted.read(system).state == fitted.read(tuned[2]).state
+
+
+def test_a_network_is_trained_through_random_walks(tiny_run, tmp_path):
+    """The branch has normalisation layers of its own, whose statistics stay those of the fit."""
+    walks = settings.read(ROOT / "config/systems/difnet.yaml", "systems").plain()
+    walks |= {"width": 0.125, "walks": ["image", "layer4"], "fit": walks["fit"] | {"epochs": 1, "batch": 2}}
+    walks["fit"]["parameters"] |= {"similarity": 1}
+    fit = tmp_path / "f.npz"
+    assert tiny_run("fit", settings=tiny_run.yaml("walks", walks), output=fit) == 0
+    status, output, system, _ = finetune(tiny_run, tmp_path, system=fit)
+    assert status == 0
+    assert changed(system)["network"] > 0 and changed(system)["refiner"] > 0
+    before, after = (fitted.read(path).state for path in (fit, system))
+    kept = {name for name in before if np.array_equal(before[name], after[name])}
+    assert kept == {name for name in before if "running" in name}
+    assert all(torch.isfinite(tensor).all() for tensor in weights.read(output)[0].values())
 
 
 def test_a_tolerance_is_not_dropped_in_silence(tiny_run, tmp_path, capsys):
