@@ -11,6 +11,7 @@ import csv
 from pathlib import Path
 
 import record
+import torch
 
 from pipeline.core import layout, settings
 from pipeline.formats import fitted, tables, weights
@@ -26,7 +27,7 @@ def main():
     runs = parser.parse_args().runs
     rows = layout.read_runs(ROOT / f"config/runs/{runs}.tsv")
     jobs = {name: job(path) for name, path in files_of(runs, rows)}
-    networks = {(row.net, path) for row in rows for path in row.histories(RESULTS)}
+    networks = {(f"{row.pack}/{row.net}", path) for row in rows for path in row.histories(RESULTS)}
     walks = {net: mixing(path.with_suffix(".safetensors")) for net, path in sorted(networks)}
     result = record.header() | {
         "rows": tables.read(RESULTS / f"aggregate/{runs}.tsv")[0],
@@ -73,19 +74,29 @@ def job(path):
 
 
 def numbers(path):
-    """Return the fitted numbers of one system; of arrays their range."""
+    """Return the fitted numbers of one system; of arrays their range, of logits of μ and β what they stand for."""
     state = fitted.read(path).state
     return {
-        name: float(value) if value.size == 1 else [float(value.min()), float(value.max())]
+        name: share(value) if name in ("mu", "beta") else float(value) if value.size == 1 else ends(value)
         for name, value in state.items()
     }
+
+
+def ends(array):
+    """Return the least and the largest of an array."""
+    return [float(array.min()), float(array.max())]
+
+
+def share(logits):
+    """Return the sigmoid of an array or a tensor."""
+    return torch.as_tensor(logits).sigmoid().tolist()
 
 
 def mixing(path):
     """Return μ and β of a network's walks, {} if it has none."""
     tensors, _ = weights.read(path)
     found = {name: tensors.get(f"diffusion.{name}") for name in ("mu", "beta")}
-    return {name: x.sigmoid().tolist() for name, x in found.items() if x is not None}
+    return {name: share(x) for name, x in found.items() if x is not None}
 
 
 def changes(rows):

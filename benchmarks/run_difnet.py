@@ -6,6 +6,7 @@ Command line and working folder are those of run_photographs.py, whose networks 
 benchmarks/results/difnet.json: the table, and of every fit its loss and its mixing weights.
 """
 
+import keep_run
 import record
 import run_photographs as photographs
 
@@ -24,12 +25,12 @@ def main():
 
 
 def told(work, row):
-    """Return the mean loss of a fit's first and last epoch, and the mixing weights before its last step."""
-    found = fitted.read(work / "results/fit" / row["pack"] / row["net"] / f"{row['system']}.npz")
-    losses, (*_, last) = [entry["loss"] for entry in found.curve], found.curve
+    """Return the mean loss of a fit's first and last epoch, and what came out."""
+    path = work / "results/fit" / row["pack"] / row["net"] / f"{row['system']}.npz"
+    found = fitted.read(path)
+    losses = [entry["loss"] for entry in found.curve]
     part = len(losses) // found.settings.fit.epochs
-    mixing = {key: value for key, value in last.items() if key.startswith(("mu_", "beta_"))}
-    return {"first": sum(losses[:part]) / part, "last": sum(losses[-part:]) / part, "mixing": mixing}
+    return {"first": sum(losses[:part]) / part, "last": sum(losses[-part:]) / part} | keep_run.numbers(path)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keep_run
 import record
 
-from pipeline.formats import fitted, tables, weights
+from pipeline.formats import tables, weights
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -26,7 +27,9 @@ def main():
     run_workflow(args, "--config", "runs=photographs")
     result = record.header(args.threads) | {
         "rows": tables.read(args.work / "results/aggregate/photographs.tsv")[0],
-        "fitted": {str(path.relative_to(args.work)): numbers(path) for path in found(args.work, "fit/*/*/*.npz")},
+        "fitted": {
+            str(path.relative_to(args.work)): keep_run.numbers(path) for path in found(args.work, "fit/*/*/*.npz")
+        },
         "fine-tuning": {
             str(path.relative_to(args.work)): weights.read(path)[1]["change"]
             for path in found(args.work, "finetune/*/*/*.safetensors")
@@ -74,11 +77,6 @@ def write_if_new(target, text):
 def found(work, pattern):
     """List what a pattern finds in the results."""
     return sorted((work / "results").glob(pattern))
-
-
-def numbers(path):
-    """The fitted numbers of one system."""
-    return {name: float(value) for name, value in fitted.read(path).state.items()}
 
 
 if __name__ == "__main__":

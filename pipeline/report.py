@@ -1,7 +1,7 @@
 """Make one page of all results: table, words, plots, pictures, and what they came from.
 
-reads   a run table, the table of results, packs, unaries, labels, scores, fitted systems, networks' weights (their
-        stamps) and histories
+reads   a run table, the table of results, packs, unaries, labels, scores, fitted systems, networks' weights and
+        histories
 writes  a folder: index.html, which holds everything, and figures/, the same plots as single files
 """
 
@@ -220,11 +220,11 @@ def show_walks(pack, members, names, gains, results):
     """Return what random walks do to one image, the first system's best: the network's own, and those of systems."""
     sample, shown = pack.sample(names[gallery.choose(gains, 1)[0][0]]), ""
     for path in members[0].histories(results)[:1]:
-        file = path.with_suffix(".safetensors")
-        chosen = Settings(weights.read_stamp(file)["settings"])
+        tensors, made = weights.read(path.with_suffix(".safetensors"))
+        chosen = Settings(made["settings"])
         if chosen.get("network", {}).get("walks"):
             network = nets.build(chosen.network, pack.classes).eval()
-            network.load_state_dict(weights.read(file)[0])
+            network.load_state_dict(tensors)
             images = prediction.as_input(sample.image, chosen.scaling, torch.device("cpu"))
             shown += walked_scene(sample, network.walked, (images,), chosen.network.walks, members[0].net)
     for row, system in built(members, pack, results, lambda system: hasattr(getattr(system, "module", None), "walked")):

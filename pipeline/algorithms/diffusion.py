@@ -121,7 +121,9 @@ def resized(features, size):
     if features.shape[2:] == size:
         return features
     if features.shape[2] >= size[0] and features.shape[3] >= size[1]:
-        return F.adaptive_max_pool2d(features, size)
+        # Gathered, since the gradient of the pooling itself has no fixed order of sums on CUDA.
+        _, largest = F.adaptive_max_pool2d(features, size, return_indices=True)
+        return features.flatten(2).gather(2, largest.flatten(2)).view(largest.shape)
     return F.interpolate(features, size=size, mode="bilinear", align_corners=False)
 
 

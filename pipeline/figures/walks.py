@@ -1,15 +1,14 @@
 """A diffusion on one image: scores, influence and importance, labels after each walk, rows of its matrices."""
 
-import numpy as np
-
 from pipeline.figures import gallery, page, palette, stepwise
 
 EXPLAINED = (
-    "The image that the network's first system gains most on, as Figures 2 to 4 of DifNet (NeurIPS 2018) show them. "
-    "First the labels of the scores, their influence and the importance map, each from its least, black, to its most, "
-    "pale. Then for each walk the labels after it and the rows of its transition matrix at two places, marked 1 and 2 "
-    "in the photograph: pale is where their next values come from. Of what is new in a walk, μ is the share that comes "
-    "from others rather than the seed; β is the share of what is new."
+    "The image that the network's first system gains most on (the first image where there is none), as Figures 2 to 4 "
+    "of DifNet (NeurIPS 2018) show them. First the labels of the scores, their influence and the importance map, each "
+    "from its least, black, to its most, pale. Then for each walk the labels after it and the rows of its transition "
+    "matrix at two places, marked 1 and 2 in the photograph: pale is where their next values come from, by the root of "
+    "the share. Of what is new in a walk, μ is the share that comes from others rather than the seed; β is the share "
+    "of what is new."
 )
 LONGEST = 160  # px; many pictures, and smooth
 MARKS = ((255, 40, 120), (0, 200, 255))
@@ -77,7 +76,8 @@ def scene(sample, pixels, maps, walks, title):
     tiles.append(gallery.tile(_labels(labels, "labels of the scores"), shades, "scores, influence, importance"))
     for name, mixing, labels, rows in walks:
         caption = page.text(name) + "<br>μ {:.2f}, β {:.2f}".format(*mixing)
-        shades = "".join(_shades(row, f"row {number} of P, {name}") for number, row in enumerate(rows, start=1))
+        # The root, or all but the place itself would be black.
+        shades = "".join(_shades(row**0.5, f"row {number} of P, {name}") for number, row in enumerate(rows, start=1))
         tiles.append(gallery.tile(_labels(labels, f"labels after {name}"), shades, caption))
     return gallery.framed(title, tiles)
 
@@ -87,6 +87,4 @@ def _labels(array, name):
 
 
 def _shades(array, name):
-    # The root of a row of P, or all but the place itself would be black.
-    array = np.sqrt(np.maximum(array, 0))
     return gallery.photograph(stepwise.coloured(array, array.min(), array.max()), name, LONGEST)

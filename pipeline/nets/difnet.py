@@ -10,10 +10,10 @@ from torch import nn
 from pipeline.algorithms import diffusion
 from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
-from pipeline.nets import initialise
-from pipeline.nets.resnet_fcn import ResNet
+from pipeline.nets import initialise, through
+from pipeline.nets.resnet_fcn import STAGES, ResNet
 
-LEVELS = ("image", "layer1", "layer2", "layer3", "layer4")  # where features for walks can be taken
+LEVELS = ("image", *STAGES)  # where features for walks can be taken
 DILATIONS = {"aspp": (6, 12, 18, 24), "single": ()}  # of the head's 3×3 convolutions; without any it is one 1×1
 IMPORTANCE = (8, 4, 1)  # channels of its convolutions
 
@@ -76,7 +76,7 @@ class DifNet(nn.Module):
             return tensors
         if any(name.startswith("diffusion.similarity.") for name in tensors):
             return tensors
-        branch = [name for name in self.backbone.state_dict() if f"backbone.{name}" in tensors]
+        branch = [name for name in self.diffusion.similarity.state_dict() if f"backbone.{name}" in tensors]
         return tensors | {f"diffusion.similarity.{name}": tensors[f"backbone.{name}"] for name in branch}
 
 
@@ -117,10 +117,16 @@ class Diffusion(nn.Module):
         if unknown := [level for level in settings.walks if level not in LEVELS]:
             raise SettingsError("walks", f"'{unknown[0]}'", f"of {', '.join(LEVELS)}", "walk on one of these")
         self.walks, self.affinity, self.positions = tuple(settings.walks), settings.affinity, settings.positions
-        # Walks over the image alone need no branch.
-        self.similarity = ResNet(settings) if set(self.walks) - {"image"} else None
+        if self.positions and "image" not in self.walks:
+            expected = "0 where no walk is over the image"
+            raise SettingsError("positions", f"{self.positions:g}", expected, "set it to 0, or walk on the image")
+        # Walks over the image alone need no branch, others as much of it as they look at.
+        deepest = max(map(LEVELS.index, self.walks))
+        self.similarity = ResNet(settings) if deepest else None
         widths = {"image": 5 if self.positions else 3}
-        widths |= zip(LEVELS[1:], self.similarity.widths, strict=True) if self.similarity else ()
+        if deepest:
+            self.similarity.cut(deepest)
+            widths |= zip(STAGES, self.similarity.widths, strict=False)
         self.features = nn.ModuleList(Features(widths[level], settings) for level in self.walks)
         self.importance = Importance(classes)
         self.mu, self.beta = (nn.Parameter(torch.zeros(len(self.walks))) for _ in range(2))
@@ -142,13 +148,19 @@ class Diffusion(nn.Module):
     def levels(self, images, size, recompute=False):
         """Return ψ of each walk, list of T Tensors (B K h w), for a seed of the size (h, w)."""
         found = {"image": with_positions(images, self.positions) if self.positions else images}
-        found |= zip(LEVELS[1:], self.similarity.levels(images, recompute), strict=True) if self.similarity else ()
+        if self.similarity is not None:
+            found |= zip(STAGES, self.similarity.levels(images, recompute), strict=False)
         pairs = zip(self.features, self.walks, strict=True)
-        return [diffusion.resized(features(found[level]), size) for features, level in pairs]
+        return [_resized(features, found[level], size, recompute) for features, level in pairs]
 
     def mixing(self):
         """Return μ and β of each walk, (T,) in [0, 1]."""
         return self.mu.sigmoid(), self.beta.sigmoid()
+
+
+def _resized(features, x, size, recompute):
+    """Return ψ of one level at the seed's size; at the image's own size nothing of it need be kept."""
+    return through((lambda x: diffusion.resized(features(x), size),), x, recompute)
 
 
 def with_positions(images, unit):

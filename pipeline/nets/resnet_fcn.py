@@ -13,6 +13,7 @@ from pipeline.core.errors import SettingsError
 from pipeline.core.grids import Grid
 from pipeline.nets import channels, dilate, fcn_head, in_parts, initialise, through
 
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
@@ -82,7 +83,7 @@ class ResNet(nn.Module):
         self.widths = [stage[-1].features for stage in self._stages()]
 
     def _stages(self):
-        return self.layer1, self.layer2, self.layer3, self.layer4
+        return [getattr(self, name) for name in STAGES if hasattr(self, name)]
 
     def _stage(self, index, standard, stride, before, after, settings):
         inner, blocks = channels(standard, settings.width), []
@@ -100,9 +101,17 @@ class ResNet(nn.Module):
         return through((self._stem, *chain(*self._stages())), images, recompute)
 
     def levels(self, images, recompute=False):
-        """Return what each of the four stages makes of images (B 3 H W), the last of them the features."""
-        found = list(in_parts((self._stem, *chain(*self._stages())), images, recompute))
-        return [found[end] for end in accumulate(map(len, self._stages()))]
+        """Return what each stage makes of images (B 3 H W), the last of them the features."""
+        ends = set(accumulate(map(len, self._stages())))
+        parts = in_parts((self._stem, *chain(*self._stages())), images, recompute)
+        return [x for number, x in enumerate(parts) if number in ends]
+
+    def cut(self, stages):
+        """Leave out what comes after so many stages; `levels` then returns fewer."""
+        for name in STAGES[stages:]:
+            delattr(self, name)
+        self.widths = self.widths[:stages]
+        self.features = self.widths[-1]
 
     def _stem(self, images):
         return self.maxpool(functional.relu(self.bn1(self.conv1(images)), inplace=True))

@@ -8,13 +8,12 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from pipeline.algorithms import refiners
+from pipeline.algorithms import losses, refiners
 from pipeline.algorithms.batches import scaled
 from pipeline.core.errors import DataError, SettingsError
-from pipeline.core.settings import nearest
+from pipeline.kernels.blurred_update import blur, unblur
 from pipeline.nets import initialise
 from pipeline.nets.difnet import Diffusion
 
@@ -35,12 +34,16 @@ class Diffuser(nn.Module):
         super().__init__()
         self.settings = settings
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.start_seed)
+            torch.random.default_generator.manual_seed(settings.start_seed)
             self.diffusion = Diffusion(settings, classes)
             initialise(self, None)
             for each in (self.diffusion.mu, self.diffusion.beta):
                 nn.init.constant_(each, math.log(settings.mixing / (1 - settings.mixing)))
-        self._check_parts()
+        if "similarity" in self.rates() and self.diffusion.similarity is None:
+            expected = f"{', '.join(PARTS[1:])}: these walks have no branch"
+            raise SettingsError(
+                "key 'fit.parameters'", "'similarity'", expected, "take it out, or walk on layer1 to layer4"
+            )
         if state:
             self._load(state)
         for name, parameter in self.named_parameters():
@@ -49,7 +52,7 @@ class Diffuser(nn.Module):
     def forward(self, images, log_probability):
         """Return scores (B C H W) of images (B 3 H W), 0..255, and log p (B C H W); normalised they are Q."""
         diffused = self.walked(images, log_probability).states[-1]
-        return F.interpolate(diffused, size=tuple(images.shape[2:]), mode="bilinear", align_corners=False)
+        return unblur(diffused, self.settings.seed_stride, *images.shape[2:])
 
     def walked(self, images, log_probability):
         """Return the `Walked` of images (B 3 H W), 0..255, and log p (B C H W)."""
@@ -58,8 +61,7 @@ class Diffuser(nn.Module):
 
     def seeds(self, log_probability):
         """Return the scores that walk, (B C ⌈H/stride⌉ ⌈W/stride⌉): the mean log p of each cell."""
-        cells = [-(-size // self.settings.seed_stride) for size in log_probability.shape[2:]]
-        return F.adaptive_avg_pool2d(log_probability, cells)
+        return blur(log_probability, self.settings.seed_stride)
 
     def train(self, mode=True):
         """Keep the statistics of normalisation in every mode."""
@@ -70,7 +72,10 @@ class Diffuser(nn.Module):
         return self
 
     def measure(self, batches):
-        """Take the statistics of normalisation from (images, log p), each image weighing the same."""
+        """Take the statistics of normalisation from (images, log p): the mean of what each image alone has.
+
+        All layers are measured at once. An image of one position has no variance and is left out.
+        """
         layers = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
         usual = [layer.momentum for layer in layers]
         for layer in layers:
@@ -79,7 +84,10 @@ class Diffuser(nn.Module):
             layer.train()
         with torch.no_grad():
             for images, log_probability in batches:
-                self(images, log_probability)
+                seeds = self.seeds(log_probability)
+                if max(images.shape[2:]) > max(self.settings.seed_stride, self.settings.output_stride):
+                    self.diffusion.levels(scaled(images / 255, self.settings.scaling), seeds.shape[2:])
+                    self.diffusion.importance(seeds)
         for layer, momentum in zip(layers, usual, strict=True):
             layer.momentum = momentum
             layer.eval()
@@ -103,14 +111,6 @@ class Diffuser(nn.Module):
         both = zip(MIXING, self.diffusion.mixing(), strict=True)
         return {f"{name}_{walk}": x for name, each in both for walk, x in enumerate(each.tolist(), start=1)}
 
-    def _check_parts(self):
-        wanted, key = list(self.rates()), "key 'fit.parameters'"
-        if unknown := [name for name in wanted if name not in PARTS]:
-            raise SettingsError(key, f"'{unknown[0]}'", f"of {', '.join(PARTS)}", nearest(unknown[0], PARTS))
-        if "similarity" in wanted and self.diffusion.similarity is None:
-            expected = f"{', '.join(PARTS[1:])}: these walks have no branch"
-            raise SettingsError(key, "'similarity'", expected, "take it out, or walk on layer1 to layer4")
-
     def _load(self, state):
         own = {name: tuple(x.shape) for name, x in self.diffusion.state_dict().items() if x.is_floating_point()}
         given = {name: tuple(np.shape(x)) for name, x in state.items()}
@@ -129,6 +129,7 @@ class System(refiners.GradientSystem):
 
     def fit(self, samples, seed):
         """Take the statistics of normalisation, then lower the loss; yields as the protocol says."""
+        losses.check(self.module, self.settings.fit.loss, "fit.loss")
         if self.settings.fit.parameters and self.settings.fit.epochs:
             self.module.measure(refiners.as_batch(sample.image, unaries, self.device) for sample, unaries in samples)
         return super().fit(samples, seed)

@@ -66,36 +66,42 @@ def test_rows_that_are_nearly_one_position(fast, scale, affinity):
         assert away["gradient to features"] <= unit * 2 * 5 * 9 * 1.5 * tensors["features"].abs().max()
 
 
-def test_rows_sum_to_1_and_nothing_leaves_the_range(backend):
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_rows_sum_to_1_and_nothing_leaves_the_range(backend, affinity):
     tensors = {name: x.to(agreement.device_of(backend)) for name, x in drawn(2).items()}
-    ones = random_walk(tensors["features"], torch.ones_like(tensors["values"]), backend=backend)
+    ones = random_walk(tensors["features"], torch.ones_like(tensors["values"]), affinity=affinity, backend=backend)
     assert (ones - 1).abs().max() <= 32 * agreement.EPS
-    moved = random_walk(**tensors, backend=backend)
+    moved = random_walk(**tensors, affinity=affinity, backend=backend)
     low, high = (limit(tensors["values"], dim=(2, 3), keepdim=True) for limit in (torch.amin, torch.amax))
     assert (moved >= low - 1e-5).all()
     assert (moved <= high + 1e-5).all()
 
 
-def test_one_position_keeps_its_value(backend):
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_one_position_keeps_its_value(backend, affinity):
     tensors = {name: x.to(agreement.device_of(backend)) for name, x in drawn(3, (2, 5, 1, 1)).items()}
-    assert (random_walk(**tensors, backend=backend) - tensors["values"]).abs().max() <= 2 * agreement.EPS
+    assert (
+        random_walk(**tensors, affinity=affinity, backend=backend) - tensors["values"]
+    ).abs().max() <= 2 * agreement.EPS
 
 
-def test_equal_features_give_everyone_the_mean(backend):
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_equal_features_give_everyone_the_mean(backend, affinity):
     values = drawn(4)["values"].to(agreement.device_of(backend))
     features = torch.full((2, 8, 6, 8), 3.0, device=values.device)
     mean = values.mean(dim=(2, 3), keepdim=True).expand_as(values)
-    assert (random_walk(features, values, backend=backend) - mean).abs().max() <= 32 * agreement.EPS
+    assert (random_walk(features, values, affinity=affinity, backend=backend) - mean).abs().max() <= 32 * agreement.EPS
 
 
-def test_products_far_beyond_the_exponential_range(backend):
+@pytest.mark.parametrize("affinity", AFFINITIES)
+def test_products_far_beyond_the_exponential_range(backend, affinity):
     """W of 10⁸: each position keeps to those most like it, and no number overflows, there or in the gradients."""
     device = agreement.device_of(backend)
     features = torch.zeros(1, 2, 2, 2, device=device)
     features[0, 0, 0], features[0, 1, 1] = 1e4, 1e4  # the upper two alike, the lower two alike
     features.requires_grad_()
     values = torch.tensor([1.0, 3.0, 10.0, 20.0], device=device).view(1, 1, 2, 2)
-    out = random_walk(features, values, backend=backend)
+    out = random_walk(features, values, affinity=affinity, backend=backend)
     assert out.flatten().tolist() == [2.0, 2.0, 15.0, 15.0]
     (gradient,) = torch.autograd.grad(out.square().sum(), features)
     assert torch.isfinite(gradient).all()

@@ -74,6 +74,19 @@ def test_mixing_weights_start_at_a_half_and_learn():
     assert torch.allclose(gradients[0][0], gradients[1][0], rtol=1e-3)
 
 
+def test_stages_that_no_walk_looks_at_are_not_there():
+    made = network(walks=["image", "layer2"])
+    assert {name.split(".")[2] for name in made.state_dict() if name.startswith("diffusion.similarity.layer")} == {
+        "layer1",
+        "layer2",
+    }
+    made(torch.randn(2, 3, 48, 48)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+    donor = network(seed=1, walks=[])
+    weights.load_into(made, donor.backbone.state_dict(), "resnet18.pth")
+    assert torch.equal(made.diffusion.similarity.layer2[0].conv1.weight, donor.backbone.layer2[0].conv1.weight)
+
+
 @pytest.mark.parametrize("walks", [["layer4"], ["layer4", "image", "layer4"], ["image", "layer2", "layer4"]])
 def test_any_number_and_order_of_walks(walks):
     made = network(walks=walks).eval()

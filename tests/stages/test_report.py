@@ -253,9 +253,13 @@ def test_walks_are_shown_of_a_network_and_of_a_system(copy, html):
     chosen = settings.read(settings.ROOT / "config/nets/difnet18.yaml", "nets").plain()
     chosen |= {"network": chosen["network"] | {"width": 0.125, "walks": levels}}
     network = nets.build(Settings(chosen["network"]), 4)
+    mixing = {"mu": torch.tensor([0.1, 0.2, 0.3]).logit(), "beta": torch.tensor([0.4, 0.5, 0.6]).logit()}
+    network.load_state_dict({f"diffusion.{name}": logits for name, logits in mixing.items()}, strict=False)
+    walks = settings.read(settings.ROOT / "config/systems/difnet.yaml", "systems")
+    state = systems.build(walks, 4, torch.device("cpu")).state() | {name: x.numpy() for name, x in mixing.items()}
     path = builders.training(copy.file("train", "net", "jsonl"), chosen)
     weights.write(path.with_suffix(".safetensors"), network.state_dict(), builders.stamp("train", settings=chosen))
-    builders.fitted(copy.file("fit", "net/convcrf", "npz"), system="difnet", state={}, curve=[])
+    builders.fitted(copy.file("fit", "net/convcrf", "npz"), system="difnet", state=state, curve=[])
     assert copy.report() == 0
     part = copy.html().partition("<h2>Walks</h2>")[2].partition("</section>")[0]
     scenes = part.split('<div class="scene">')[1:]
@@ -264,8 +268,10 @@ def test_walks_are_shown_of_a_network_and_of_a_system(copy, html):
         "convcrf",
     ]
     walked = [re.findall("<figcaption>(walk .*?)</figcaption>", scene) for scene in scenes]
-    assert walked[0] == [f"walk {number}, {level}<br>μ 0.50, β 0.50" for number, level in enumerate(levels, start=1)]
-    assert walked[1] == [f"walk {number}, image<br>μ 0.50, β 0.50" for number in (1, 2, 3)]
+    assert walked[0] == [
+        f"walk {number}, {level}<br>μ 0.{number}0, β 0.{number + 3}0" for number, level in enumerate(levels, start=1)
+    ]
+    assert walked[1] == [f"walk {number}, image<br>μ 0.{number}0, β 0.{number + 3}0" for number in (1, 2, 3)]
     assert part.count("row 2 of P, walk 3") == 2
 
 

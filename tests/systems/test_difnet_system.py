@@ -1,5 +1,7 @@
 """DifNet on given unaries: seeds, fits, what they move, statistics, sizes, extremes, refusals."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -37,15 +39,16 @@ def test_seeds_are_the_mean_of_each_cell():
     _, log_probability = case(6, 8)
     found = Diffuser(chosen(seed_stride=2), 3, {}).seeds(log_probability)
     assert torch.allclose(found, log_probability.unflatten(2, (3, 2)).unflatten(4, (4, 2)).mean(dim=(3, 5)), atol=1e-6)
+    assert Diffuser(chosen(seed_stride=1), 3, {}).seeds(log_probability) is log_probability
     assert Diffuser(chosen(seed_stride=4), 3, {}).seeds(log_probability).shape == (1, 3, 2, 2)
 
 
 @pytest.mark.parametrize("changed", [SMALL, SMALL | {"walks": ["image", "image", "layer1"]}])
 def test_a_fit_gains_on_what_it_has_not_seen(changed):
-    system = built(**changed, fit={"epochs": 15, "batch": 2})
+    system = built(**changed, fit={"epochs": 25, "batch": 2})
     # Images of different sizes make a batch.
     curve = list(system.fit([planted(0), planted(1, (16, 30))], seed=0))
-    assert curve[-1]["loss"] < 0.8 * curve[0]["loss"]
+    assert curve[-1]["loss"] < 0.85 * curve[0]["loss"]
     assert not system.module.training
     unary = systems.build(settings.read(CONFIG / "unary.yaml", "systems"), 2, CPU)
     sample, unaries = planted(2)
@@ -105,9 +108,29 @@ def test_statistics_are_those_of_the_images_and_stay():
     module(*case(seed=1))
     both = torch.stack(seen)
     assert torch.allclose(first[1].running_mean, both.mean(dim=(0, 1, 3, 4)), atol=1e-5)
+    alone = torch.stack([each.var(dim=(0, 2, 3)) for each in seen])
+    assert torch.allclose(first[1].running_var, alone.mean(dim=0), rtol=1e-4)
     kept = first[1].running_mean.clone()
     module(*case(seed=2))
     assert torch.equal(first[1].running_mean, kept)
+
+
+def test_an_image_of_one_position_may_be_among_those_fitted():
+    sample, unaries = planted(1)
+    one = dataclasses.replace(sample, image=sample.image[:1, :1], truth=sample.truth[:1, :1])
+    small = one, dataclasses.replace(unaries, scores=unaries.scores[:, :1, :1])
+    for samples in ([small], [planted(0), small]):
+        system = built(**BRANCHED, fit={"epochs": 1, "batch": 1})
+        curve = list(system.fit(samples, seed=0))
+        assert all(np.isfinite(step["loss"]) for step in curve)
+
+
+def test_building_draws_from_no_other_generator():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Diffuser(chosen(**BRANCHED), 3, {})
+    assert torch.equal(torch.rand(3), expected)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (33, 50)])
@@ -137,14 +160,26 @@ def test_a_gradient_reaches_the_network_before_it():
     assert log_probability.grad.abs().min() > 0
 
 
-def test_recomputing_changes_no_gradient():
-    found = []
+@pytest.mark.parametrize(("changed", "fit"), [(BRANCHED, ALL), ({}, {})])
+def test_recomputing_changes_no_gradient_and_keeps_less(changed, fit):
+    found, kept = [], []
     for recompute in (False, True):
-        module = Diffuser(chosen(**BRANCHED, fit=ALL), 3, {}).train()
+        module = Diffuser(chosen(**changed, fit=fit), 3, {}).train()
         module.recompute = recompute
-        module(*case()).square().sum().backward()
+        held = {}
+
+        def keep(tensor, held=held):
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            scores = module(*case(64, 80))
+        scores.square().sum().backward()
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in module.parameters()}
+        kept.append(sum(size for place, size in held.items() if place not in parameters))
         found.append([parameter.grad for parameter in module.parameters()])
     assert all(torch.equal(plain, again) for plain, again in zip(*found, strict=True))
+    assert kept[1] < 0.8 * kept[0]
 
 
 def test_the_published_walks_begin_at_a_half():
@@ -155,9 +190,12 @@ def test_the_published_walks_begin_at_a_half():
 
 
 def test_refusals():
-    parts = "expected of similarity, features, importance, mixing; did you mean 'similarity'?"
     assert refusal(lambda: built(fit={"parameters": {"similarities": 1}}), SettingsError) == (
-        f"key 'fit.parameters': found 'similarities', {parts}"
+        "a test, key 'fit.parameters.similarities': found an unknown key, expected a known one; "
+        "did you mean 'similarity'?"
+    )
+    assert refusal(lambda: built(walks=["layer1"]), SettingsError) == (
+        "positions: found 60, expected 0 where no walk is over the image; set it to 0, or walk on the image"
     )
     found = refusal(lambda: built(fit={"parameters": {"similarity": 1}}), SettingsError)
     assert found == (
