@@ -70,6 +70,16 @@ def results(operation, backend, inputs, learnt):
     return [x.detach().double().cpu() for x in (out, *gradients)]
 
 
+def plain_distance(operation, inputs, learnt, number, turn):
+    """Return how far plain float32 is from float64 in one result, a number, of the images rolled by some columns."""
+    inputs = [x.roll(turn, dims=3) if x.ndim == 4 else x for x in inputs]
+    exact, plain = (
+        results(operation, "reference", [x.to(dtype) for x in inputs], learnt)[number]
+        for dtype in (torch.float64, torch.float32)
+    )
+    return (plain - exact).abs() / exact.abs()
+
+
 def agrees(operation, *inputs, device, learnt=None):
     """Hold CUDA to the house's rule: twice as far from float64 as plain float32 is, and a rounding of the largest."""
     learnt = range(len(inputs)) if learnt is None else learnt
@@ -77,7 +87,13 @@ def agrees(operation, *inputs, device, learnt=None):
     plain = results(operation, "reference", inputs, learnt)
     fast = results(operation, "cuda", [x.to(device) for x in inputs], learnt)
     for number, (e, p, f) in enumerate(zip(exact, plain, fast, strict=True)):
-        bound = 2 * (p - e).abs().max() + EPS * e.abs().max()
+        far = (p - e).abs().max()
+        if e.ndim == 0:
+            # One number may be exact by luck: as far as plain float32 is from such numbers of images like these.
+            far = e.abs() * max(
+                far / e.abs(), *(plain_distance(operation, inputs, learnt, number, k) for k in range(1, 9))
+            )
+        bound = 2 * far + EPS * e.abs().max()
         assert (f - e).abs().max() <= bound, f"result {number}: {(f - e).abs().max():.2e} off, {bound:.2e} allowed"
 
 
