@@ -94,9 +94,10 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
     quality = sections.quality(name, pack, ious, lines, colours, figures)
     per_image = {system: quality_of_images(score) for system, score in scores.items()}
     pictures = show_pictures(pack, per_image, scores["unary"].names, stores, args.images)
-    steps = show_steps(pack, members, scores, gains_of_chief(per_image), args.results)
+    gains = gains_of_chief(per_image)
+    steps = show_steps(pack, members, scores, gains, args.results)
     costs = show_costs(pack, members, per_image, scores["unary"].names, stores, args.results)
-    walked = show_walks(pack, members, scores["unary"].names, gains_of_chief(per_image), args.results)
+    walked = show_walks(pack, members, scores["unary"].names, gains, args.results)
     training, stamps = show_training(name, members, pack.class_names, colours, figures, args.results)
     stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
     for score in scores.values():
@@ -220,11 +221,11 @@ def show_walks(pack, members, names, gains, results):
     """Return what random walks do to one image, the first system's best: the network's own, and those of systems."""
     sample, shown = pack.sample(names[gallery.choose(gains, 1)[0][0]]), ""
     for path in members[0].histories(results)[:1]:
-        tensors, made = weights.read(path.with_suffix(".safetensors"))
-        chosen = Settings(made["settings"])
+        file = path.with_suffix(".safetensors")
+        chosen = Settings(weights.read_stamp(file)["settings"])
         if chosen.get("network", {}).get("walks"):
             network = nets.build(chosen.network, pack.classes).eval()
-            network.load_state_dict(tensors)
+            network.load_state_dict(weights.read(file)[0])
             images = prediction.as_input(sample.image, chosen.scaling, torch.device("cpu"))
             shown += walked_scene(sample, network.walked, (images,), chosen.network.walks, members[0].net)
     for row, system in built(members, pack, results, lambda system: hasattr(getattr(system, "module", None), "walked")):

@@ -68,9 +68,8 @@ def scene(sample, pixels, maps, walks, title):
     str
         HTML.
     """
-    colours = palette.voc()
     photo = gallery.photograph(marked(sample.image, pixels), f"photograph {sample.name}, with two places", LONGEST)
-    tiles = [gallery.tile(photo, page.picture(sample.truth, "truth", colours, longest=LONGEST), "image, truth")]
+    tiles = [gallery.tile(photo, _labels(sample.truth, "truth"), "image, truth")]
     labels, influence, importance = maps
     shades = _shades(influence, "influence") + _shades(importance, "importance")
     tiles.append(gallery.tile(_labels(labels, "labels of the scores"), shades, "scores, influence, importance"))

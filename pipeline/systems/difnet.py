@@ -66,17 +66,19 @@ class Diffuser(nn.Module):
     def train(self, mode=True):
         """Keep the statistics of normalisation in every mode."""
         super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
+        for layer in self._normalisations():
+            layer.eval()
         return self
+
+    def _normalisations(self):
+        return [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
 
     def measure(self, batches):
         """Take the statistics of normalisation from (images, log p): the mean of what each image alone has.
 
         All layers are measured at once. An image of one position has no variance and is left out.
         """
-        layers = [layer for layer in self.modules() if isinstance(layer, nn.BatchNorm2d)]
+        layers = self._normalisations()
         usual = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()
