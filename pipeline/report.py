@@ -11,15 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from pipeline import nets, systems
-from pipeline.algorithms import iterations, potts_grid, prediction
-from pipeline.algorithms.refiners import as_batch
-from pipeline.core import device, files, layout, stage, stamp
+from pipeline import closeups, nets
+from pipeline.closeups.subject import Subject
+from pipeline.core import files, layout, stage, stamp
 from pipeline.core.errors import DataError
 from pipeline.core.settings import Settings
-from pipeline.figures import gallery, pairwise, palette, sections, stepwise, walks, words
+from pipeline.figures import gallery, palette, sections, words
 from pipeline.figures.page import element, fill, text
 from pipeline.formats import confusions, fitted, tables, weights
 from pipeline.formats.labels import Labels
@@ -51,19 +49,20 @@ def run(args):
     for row in runs:
         networks.setdefault((row.pack, row.net), []).append(row)
     shown = []
-    for (pack, net), members in stage.progress(networks.items(), len(networks), "networks"):
+    for (pack, _), members in stage.progress(networks.items(), len(networks), "networks"):
         members.sort(key=lambda row: row.system != "unary")
-        shown.append(show_network(f"{net} on {pack}", packs[pack], members, rows, made, colours, figures, args))
-    quality, pictures, steps, costs, walked, training, origins = zip(*shown, strict=True)
+        shown.append(show_network(packs[pack], members, rows, made, colours, figures, args))
+    quality, pictures, training, origins, *near = zip(*shown, strict=True)
     origins = [pack.stamp for pack in packs.values()] + [one for some in origins for one in some] + [made]
     parts = [
         ("What was run", "".join(show_data(name, pack, rows) for name, pack in packs.items())),
         ("Results", show_results(packs, networks, rows, colours, figures, args.results)),
         ("By class and near boundaries", "".join(quality)),
         ("Pictures", gallery.difference_key() + "".join(pictures)),
-        ("Mean field, step by step", element("p", text(stepwise.EXPLAINED)) + "".join(steps) if any(steps) else ""),
-        ("Costs between neighbours", element("p", text(pairwise.EXPLAINED)) + "".join(costs) if any(costs) else ""),
-        ("Walks", element("p", text(walks.EXPLAINED)) + "".join(walked) if any(walked) else ""),
+    ]
+    for (title, explained, _), found in zip(closeups.KINDS, near, strict=True):
+        parts.append((title, element("p", text(explained)) + "".join(found) if any(found) else ""))
+    parts += [
         ("Training and fitting", show_networks(packs, networks, args.results) + "".join(training)),
         ("Origin", sections.origin(origins)),
     ]
@@ -83,21 +82,22 @@ def read_rows(path, runs):
     return rows, made
 
 
-def show_network(title, pack, members, rows, made, colours, figures, args):
-    """Return what the page shows of one network on one pack: HTML of its seven parts, and the stamps."""
+def show_network(pack, members, rows, made, colours, figures, args):
+    """Return what the page shows of one network on one pack.
+
+    HTML by class, pictures, training, then the stamps, then HTML of every kind of close-up.
+    """
     name = f"{members[0].pack}.{members[0].net}"
-    heading = element("h3", text(title))
+    heading = element("h3", text(f"{members[0].net} on {members[0].pack}"))
     scores = {row.system: read_score(row, made, args.results) for row in members}
     stores = {row.system: Labels(row.labels(args.results)) for row in members}
+    for store in stores.values():
+        store.belongs_to(pack)
+    subject = Subject(pack, tuple(members), scores, stores, args.results)
     ious = {system: 100 * overlap.iou(score.total("all")) for system, score in scores.items()}
-    lines = [rows[row] for row in members]
-    quality = sections.quality(name, pack, ious, lines, colours, figures)
-    per_image = {system: quality_of_images(score) for system, score in scores.items()}
-    pictures = show_pictures(pack, per_image, scores["unary"].names, stores, args.images)
-    gains = gains_of_chief(per_image)
-    steps = show_steps(pack, members, scores, gains, args.results)
-    costs = show_costs(pack, members, per_image, scores["unary"].names, stores, args.results)
-    walked = show_walks(pack, members, scores["unary"].names, gains, args.results)
+    quality = sections.quality(name, pack, ious, [rows[row] for row in members], colours, figures)
+    pictures = show_pictures(subject, args.images)
+    near = [show(subject) for _, _, show in closeups.KINDS]
     training, stamps = show_training(name, members, pack.class_names, colours, figures, args.results)
     stamps += [store.stamp for store in stores.values()] + [score.stamp for score in scores.values()]
     for score in scores.values():
@@ -105,11 +105,9 @@ def show_network(title, pack, members, rows, made, colours, figures, args):
     return (
         heading + element("div", quality, class_="plots small"),
         heading + gallery.class_key(pack.class_names) + pictures,
-        heading + steps if steps else "",
-        heading + costs if costs else "",
-        heading + walked if walked else "",
         heading + training if training else "",
         stamps,
+        *(heading + found if found else "" for found in near),
     )
 
 
@@ -139,138 +137,19 @@ def show_results(packs, networks, rows, colours, figures, results):
     return "".join(shown)
 
 
-def show_pictures(pack, quality, names, stores, count):
-    """Return the gallery of one network, chosen by the gain of its first system on single images."""
-    for store in stores.values():
-        store.belongs_to(pack)
-    shown = []
-    for index, kind in gallery.choose(gains_of_chief(quality), count):
-        sample = pack.sample(names[index])
-        labels = {system: store.labels(sample.name, sample.truth) for system, store in stores.items()}
+def show_pictures(subject, count):
+    """Return the gallery of one network, chosen by the gain of its chief system on single images."""
+    shown, quality = [], subject.quality
+    for index, kind in gallery.choose(subject.gains(subject.chief), count):
+        sample = subject.pack.sample(subject.names[index])
+        labels = {system: store.labels(sample.name, sample.truth) for system, store in subject.labels.items()}
         captions = {
             system: words.caption(system, values[index], quality["unary"][index]) for system, values in quality.items()
         }
-        of_chief = f" {kind} of {chief(quality)}" if len(quality) > 1 else ""
+        of_chief = f" {kind} of {subject.chief}" if len(quality) > 1 else ""
         title = text(sample.name) + element("span", text(of_chief))
         shown.append(gallery.scene(sample, labels, captions, title))
-    return gallery.scenes(shown, len(stores))
-
-
-def chief(quality):
-    """Return the first system after the unary, by which images are chosen, of those in the keys."""
-    return list(quality)[min(1, len(quality) - 1)]
-
-
-def gains_of_chief(quality):
-    """Return what that system gains on each image, points of mean IoU: (n,)."""
-    return quality[chief(quality)][:, 0] - quality["unary"][:, 0]
-
-
-def quality_of_images(score):
-    """Return mean IoU and accuracy of every image by itself, percent: (n, 2)."""
-    parts = [np.stack([overlap.mean_iou(p), overlap.accuracy(p)], axis=1) for p in score.parts("all")]
-    return 100 * np.concatenate(parts)
-
-
-def show_steps(pack, members, scores, gains, results):
-    """Return what the iterations of mean field do to one image, of the first system that runs it; "" if none does.
-
-    The image is the one that the first system gains most on, the class the one that gains most in it.
-    """
-    row, system = next(built(members, pack, results, iterations.are_in), (None, None))
-    if row is None:
-        return ""
-    index = gallery.choose(gains, 1)[0][0]
-    sample = pack.sample(scores["unary"].names[index])
-    label = most_gained(*(counts_of(scores[name], index) for name in ("unary", row.system)))
-    unaries = read_unaries(row, pack, results).unaries(sample.name, sample.image)
-    numbers, steps = stepwise.shown(system.settings.iterations), []
-    for number, after in zip(numbers, iterations.scores_after(system, sample.image, unaries, numbers), strict=True):
-        counts = overlap.confusion(sample.truth, after.max(dim=0).indices.byte().numpy(), pack.classes)
-        belief = after.softmax(dim=0)[label]
-        steps.append((number, after[label].numpy(), belief.numpy(), 100 * overlap.iou(counts)[label]))
-    title = text(sample.name) + element("span", text(f" {pack.class_names[label]}, by {row.system}"))
-    return stepwise.scene(sample, label, steps, title)
-
-
-def built(members, pack, results, wanted):
-    """Yield those runs, each with its fitted system, whose system is wanted."""
-    where = device.setup("cpu", threads=1)
-    for row in members:
-        given = fitted.read(row.fitted(results))
-        system = systems.build(given.settings, pack.classes, where, given.state)
-        if wanted(system):
-            yield row, system
-
-
-def show_costs(pack, members, quality, names, stores, results):
-    """Return the costs of neighbours' jumps, of the systems that have them, each on the image it gains most on."""
-    shown = []
-    for row, system in built(members, pack, results, lambda system: hasattr(getattr(system, "module", None), "edges")):
-        gains = quality[row.system][:, 0] - quality["unary"][:, 0]
-        sample = pack.sample(names[gallery.choose(gains, 1)[0][0]])
-        with torch.inference_mode():
-            edges = system.module.edges(torch.from_numpy(sample.image).permute(2, 0, 1)[None].float())
-        labels = (stores[name].labels(sample.name, sample.truth) for name in ("unary", row.system))
-        title = text(sample.name) + element("span", text(f" by {row.system}"))
-        shown.append(pairwise.scene(sample, *labels, potts_grid.costs(edges)[0].numpy(), title))
-    return "".join(shown)
-
-
-def show_walks(pack, members, names, gains, results):
-    """Return what random walks do to one image, the first system's best: the network's own, and those of systems."""
-    sample, shown = pack.sample(names[gallery.choose(gains, 1)[0][0]]), ""
-    for path in members[0].histories(results)[:1]:
-        file = path.with_suffix(".safetensors")
-        chosen = Settings(weights.read_stamp(file)["settings"])
-        if chosen.get("network", {}).get("walks"):
-            network = nets.build(chosen.network, pack.classes).eval()
-            network.load_state_dict(weights.read(file)[0])
-            images = prediction.as_input(sample.image, chosen.scaling, torch.device("cpu"))
-            shown += walked_scene(sample, network.walked, (images,), chosen.network.walks, members[0].net)
-    for row, system in built(members, pack, results, lambda system: hasattr(getattr(system, "module", None), "walked")):
-        unaries = read_unaries(row, pack, results).unaries(sample.name, sample.image)
-        given = as_batch(sample.image, unaries, system.device)
-        shown += walked_scene(sample, system.module.walked, given, system.settings.walks, row.system)
-    return shown
-
-
-def walked_scene(sample, walked, given, levels, name):
-    """Return one image's diffusion, by what returns the `Walked` of what is given."""
-    with torch.inference_mode():
-        found = walked(*given)
-        before, _, *after = (each.byte().numpy() for each in found.labels(sample.truth.shape))
-        pixels = walks.places(sample.truth, before, after[-1])
-        rows = found.rows(torch.tensor([found.position(pixel, sample.truth.shape) for pixel in pixels]))
-    each = zip(levels, zip(*(share.tolist() for share in found.mixing), strict=True), after, rows, strict=True)
-    steps = [
-        (f"walk {number}, {level}", mixing, labels, row[0].numpy())
-        for number, (level, mixing, labels, row) in enumerate(each, start=1)
-    ]
-    maps = before, found.influence()[0].numpy(), found.importance[0, 0].numpy()
-    return walks.scene(sample, pixels, maps, steps, text(sample.name) + element("span", text(f" by {name}")))
-
-
-def counts_of(score, index):
-    """Return the counts of one image, (C, C)."""
-    return np.concatenate(list(score.parts("all")))[index]
-
-
-def most_gained(before, after):
-    """Return the class of the truth whose IoU grows most from one table of counts (C, C) to the other."""
-    grown = overlap.iou(after) - overlap.iou(before)
-    return int(np.where(before.sum(axis=1) > 0, grown, -np.inf).argmax())
-
-
-def read_unaries(row, pack, results):
-    """Open one network's unaries."""
-    paths = row.unaries(results)
-    if not paths:
-        where = f"{results}, {row.net} on {row.pack}"
-        raise DataError(where, "no unaries", "those that the labels were made of", "run `cache` again")
-    cache = Cache(paths)
-    cache.belongs_to(pack)
-    return cache
+    return gallery.scenes(shown, len(subject.labels))
 
 
 def show_networks(packs, networks, results):

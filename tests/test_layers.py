@@ -6,7 +6,19 @@ import pytest
 
 from pipeline.core.closure import PACKAGE
 
-FOLDERS = ("algorithms", "core", "datasets", "figures", "formats", "kernels", "metrics", "nets", "systems", "tools")
+FOLDERS = (
+    "algorithms",
+    "closeups",
+    "core",
+    "datasets",
+    "figures",
+    "formats",
+    "kernels",
+    "metrics",
+    "nets",
+    "systems",
+    "tools",
+)
 STAGES = tuple(sorted(path.stem for path in PACKAGE.glob("[a-z]*.py")))
 MAY_IMPORT = {
     "core": {"core"},
@@ -18,6 +30,7 @@ MAY_IMPORT = {
     "figures": {"figures", "core"},
     "algorithms": {"algorithms", "kernels", "metrics", "core"},
     "systems": {"systems", "algorithms", "kernels", "nets", "metrics", "core"},
+    "closeups": set(FOLDERS) - {"datasets", "tools"},
     "tools": set(FOLDERS),
     "stage": set(FOLDERS),
 }

@@ -41,10 +41,13 @@ class Walked(NamedTuple):
         """Return how much each position says in all classes, Σ_c |x_c|: (B, h, w); section 5.3."""
         return self.scores.abs().sum(dim=1)
 
-    def labels(self, size):
-        """Yield the labels (H, W), int64, of the first image: of the scores, of the seed, and after each walk."""
+    def labels(self, enlarged):
+        """Yield the labels (H, W), int64, of the first image: of the scores, of the seed, and after each walk.
+
+        `enlarged` brings scores (1, C, h, w) to the image's size, (1, C, H, W).
+        """
         for state in (self.scores, *self.states):
-            yield F.interpolate(state[:1], size=size, mode="bilinear", align_corners=False)[0].argmax(dim=0)
+            yield enlarged(state[:1])[0].argmax(dim=0)
 
     def position(self, pixel, size):
         """Return the number of the position that a pixel (row, col) of an image (H, W) lies in, row · w + col."""

@@ -15,7 +15,7 @@ from pipeline.algorithms.batches import scaled
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.kernels.blurred_update import blur, unblur
 from pipeline.nets import initialise
-from pipeline.nets.difnet import Diffusion
+from pipeline.nets.difnet import Branch, Diffusion
 
 PARTS = ("similarity", "features", "importance", "mixing")  # what a fit may move
 MIXING = ("mu", "beta")
@@ -39,11 +39,13 @@ class Diffuser(nn.Module):
             initialise(self, None)
             for each in (self.diffusion.mu, self.diffusion.beta):
                 nn.init.constant_(each, math.log(settings.mixing / (1 - settings.mixing)))
-        if "similarity" in self.rates() and self.diffusion.similarity is None:
+        no_branch, advice = self.diffusion.similarity is None, "or walk on layer1 to layer4"
+        if no_branch and "similarity" in self.rates():
             expected = f"{', '.join(PARTS[1:])}: these walks have no branch"
-            raise SettingsError(
-                "key 'fit.parameters'", "'similarity'", expected, "take it out, or walk on layer1 to layer4"
-            )
+            raise SettingsError("key 'fit.parameters'", "'similarity'", expected, f"take it out, {advice}")
+        if no_branch and settings.branch_weights != "none":
+            found, expected = f"'{settings.branch_weights}'", "none: these walks have no branch"
+            raise SettingsError("key 'branch_weights'", found, expected, f"set none, {advice}")
         if state:
             self._load(state)
         for name, parameter in self.named_parameters():
@@ -51,8 +53,11 @@ class Diffuser(nn.Module):
 
     def forward(self, images, log_probability):
         """Return scores (B C H W) of images (B 3 H W), 0..255, and log p (B C H W); normalised they are Q."""
-        diffused = self.walked(images, log_probability).states[-1]
-        return unblur(diffused, self.settings.seed_stride, *images.shape[2:])
+        return self.enlarged(self.walked(images, log_probability).states[-1], *images.shape[2:])
+
+    def enlarged(self, scores, height, width):
+        """Bring scores of cells (B C h w) to the size of the image they are of: (B C height width)."""
+        return unblur(scores, self.settings.seed_stride, height, width)
 
     def walked(self, images, log_probability):
         """Return the `Walked` of images (B 3 H W), 0..255, and log p (B C H W)."""
@@ -128,6 +133,11 @@ class System(refiners.GradientSystem):
     """A diffusion that fits itself by gradient and refines one image at a time."""
 
     model = Diffuser
+
+    @property
+    def branch(self):
+        """The similarity branch, to start from a file."""
+        return Branch(self.module.diffusion.similarity)
 
     def fit(self, samples, seed):
         """Take the statistics of normalisation, then lower the loss; yields as the protocol says."""

@@ -155,11 +155,11 @@ def test_what_there_is_on_the_way():
     mixing = torch.rand(2, 5, **DOUBLE)
     states = list(diffusion.cascade(seed, levels, *mixing, "product"))
     found = diffusion.Walked(seed, torch.ones_like(seed[:, :1]), states, levels, mixing, "product")
-    labels = list(found.labels((8, 10)))
+    labels = list(found.labels(lambda scores: scores.repeat_interleave(2, 2).repeat_interleave(2, 3)))
     assert len(labels) == 7
     assert all(each.shape == (8, 10) for each in labels)
     assert torch.equal(labels[0], labels[1])
-    assert torch.equal(next(iter(found.labels((4, 5)))), seed[0].argmax(dim=0))
+    assert torch.equal(labels[0][::2, ::2], seed[0].argmax(dim=0))
     assert [found.position(pixel, (8, 10)) for pixel in ((0, 0), (7, 9), (3, 5))] == [0, 19, 7]
     rows = found.rows(torch.tensor([7]))
     assert [tuple(each.shape) for each in rows] == [(2, 1, 4, 5)] * 5

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny import NETWORK
 
-from pipeline import nets, report, systems
+from pipeline import nets, systems
+from pipeline.closeups import mean_field
 from pipeline.core import settings
 from pipeline.core.settings import Settings
 from pipeline.figures import sections
@@ -151,13 +152,13 @@ def test_report_wants_the_unaries(copy, capsys):
 
 def test_the_class_that_gains_most_is_one_of_the_truth():
     before = np.array([[8, 0, 0, 2], [4, 4, 0, 0], [2, 0, 8, 0], [0, 0, 0, 0]])
-    assert report.most_gained(before, np.diag([10, 8, 10, 0])) == 0 == overlap.iou(before)[:3].argmin()
-    assert report.most_gained(before, np.array([[6, 0, 0, 4], [0, 8, 0, 0], [0, 0, 10, 0], [0, 0, 0, 0]])) == 1
+    assert mean_field.most_gained(before, np.diag([10, 8, 10, 0])) == 0 == overlap.iou(before)[:3].argmin()
+    assert mean_field.most_gained(before, np.array([[6, 0, 0, 4], [0, 8, 0, 0], [0, 0, 10, 0], [0, 0, 0, 0]])) == 1
     # Class 3 is in the labels alone: no overlap before and none after, while all of the truth lose.
     worse = np.array([[1, 0, 0, 9], [5, 3, 0, 0], [9, 0, 1, 0], [0, 0, 0, 0]])
     grown = overlap.iou(worse) - overlap.iou(before)
     assert grown.argmax() == 3
-    assert report.most_gained(before, worse) == grown[:3].argmax() == 1
+    assert mean_field.most_gained(before, worse) == grown[:3].argmax() == 1
 
 
 def test_a_fit_that_searched_shows_its_surface(copy, html):
