@@ -135,8 +135,7 @@ def load(args, net, pack):
     """Return (network with its weights, input scaling, architecture); what our own files say of themselves holds."""
     if net.source == "given":
         network = nets.build(net.network, pack.classes)
-        tensors = weights.read_foreign(args.weights)
-        weights.check_channels(tensors, net.scaling, args.weights)
+        tensors = weights.read_start(args.weights, net.scaling)
         match = weights.load_into(network, tensors, args.weights, least=1.0)
         stage.log.info("%s: %s", args.weights, match.report())
         if match.missing or match.mismatched:

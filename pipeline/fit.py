@@ -1,6 +1,6 @@
 """Fit one system to one network's unaries, on the held-out images.
 
-reads   a pack (held-out split), unaries, a system's settings
+reads   a pack (held-out split), unaries, a system's settings; perhaps weights that a network inside it starts from
 writes  the fitted system: settings, fitted numbers, the curve of the fit; on the way, a journal of what was counted
 
 A system that learns nothing passes its settings through. A search that was killed goes on from its journal. Several
@@ -14,10 +14,9 @@ from functools import partial
 import numpy as np
 
 from pipeline import systems
-from pipeline.core import device, settings, stage, stamp, workers
+from pipeline.core import device, files, settings, stage, stamp, workers
 from pipeline.core.errors import DataError, SettingsError
-from pipeline.core.files import whole_file
-from pipeline.formats import fitted, packs, unaries
+from pipeline.formats import fitted, packs, unaries, weights
 from pipeline.formats.journal import Journal
 
 
@@ -134,9 +133,11 @@ def run(args):
     pack, cache = packs.Pack(args.pack), unaries.Cache(args.unaries)
     cache.belongs_to(pack)
     where = device.setup(args.backend, args.threads)
+    start = wanted.get("branch_weights", "none")
     described = stamp.make(
         "fit",
-        inputs={"pack": pack.digest, "unaries": cache.digest},
+        inputs={"pack": pack.digest, "unaries": cache.digest}
+        | ({"weights": files.digest(start)} if start != "none" else {}),
         settings=wanted,
         modules=[systems.module_name(wanted.system)],
         seed=args.seed,
@@ -144,6 +145,9 @@ def run(args):
         device=device.describe(where),
     )
     system = systems.build(wanted, pack.classes, where)
+    if start != "none":
+        tensors = weights.read_start(start, wanted.scaling)
+        stage.log.info("%s: %s", start, weights.load_into(system.branch, tensors, start).report())
     keep = partial(journal, args, described) if args.journal else None
     samples = Labelled(args.pack, args.unaries, workers=args.workers, threads=args.threads, keep=keep)
     if args.part:
@@ -155,7 +159,7 @@ def run(args):
     if curve:
         described["inputs"]["images"] = list(samples.drawn or samples.names)
     result = fitted.Fitted(wanted, system.state(), curve, described)
-    with whole_file(args.output) as beside:
+    with files.whole_file(args.output) as beside:
         fitted.write(beside, result)
     return None
 

@@ -83,8 +83,7 @@ def prepare(net, pack, start, args, where):
         if "init_from" in net:
             tensors, _ = weights.read_for(start, pack.class_names)
         else:
-            tensors = weights.read_foreign(start)
-            weights.check_channels(tensors, net.scaling, start)
+            tensors = weights.read_start(start, net.scaling)
         match = weights.load_into(network, tensors, start)
         stage.log.info("%s: %s", start, match.report())
     losses.check(None, net.train.loss, "train.loss")

@@ -121,6 +121,13 @@ def read_foreign(path):
     return tensors
 
 
+def read_start(path, scaling):
+    """Read a weight file from elsewhere for a network whose images are scaled so; see the two functions around."""
+    tensors = read_foreign(path)
+    check_channels(tensors, scaling, path)
+    return tensors
+
+
 def check_channels(tensors, scaling, where):
     """Refuse weights that Caffe trained, on 8-bit BGR, for a network that would be fed RGB, and the other way round.
 

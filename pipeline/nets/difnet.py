@@ -158,6 +158,19 @@ class Diffusion(nn.Module):
         return self.mu.sigmoid(), self.beta.sigmoid()
 
 
+class Branch(nn.Module):
+    """A similarity branch by itself, under the names that weight files have."""
+
+    def __init__(self, similarity):
+        super().__init__()
+        self.backbone = similarity
+
+    def adapted(self, tensors):
+        """Leave out of a file's tensors the stages that were cut off, where no walk looks."""
+        cut = tuple(f"backbone.{stage}." for stage in STAGES if not hasattr(self.backbone, stage))
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith(cut)}
+
+
 def _resized(features, x, size, recompute):
     """Return ψ of one level at the seed's size; at the image's own size nothing of it need be kept."""
     return through((lambda x: diffusion.resized(features(x), size),), x, recompute)

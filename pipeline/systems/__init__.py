@@ -34,6 +34,9 @@ class SystemProtocol(Protocol):
     # Systems that know more of an image than its labels have the next one; `refine` (the stage) asks for it.
     # certified(image, unaries) -> labels, {"energy": of the labels, "bound": none have less}
     #
+    # Those whose settings may name a file of `branch_weights` have the next one; `fit` asks for it.
+    # branch : nn.Module that starts from it, its names beginning with "backbone.", see `formats.weights.load_into`
+    #
     # Those that search have the next one; `fit --part` asks for it.
     # share(samples, seed, part, parts): a part of the counting that `fit` begins with
     #

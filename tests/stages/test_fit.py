@@ -3,12 +3,13 @@
 import builders
 import numpy as np
 import pytest
+import torch
 from observe import said
-from tiny import DEEPLAB
+from tiny import DEEPLAB, NETWORK
 
-from pipeline import fit
-from pipeline.core import settings
-from pipeline.core.settings import ROOT
+from pipeline import fit, nets
+from pipeline.core import files, settings
+from pipeline.core.settings import ROOT, Settings
 from pipeline.formats import fitted
 from pipeline.formats.packs import Pack
 from pipeline.systems import deeplab
@@ -44,6 +45,31 @@ def test_fit_refuses_unaries_without_the_held_out_images(tiny_run, tmp_path, cap
     cached = builders.unaries(tmp_path / "u.zarr", tiny_run.pack, splits=("val",))
     assert tiny_run("fit", unaries=cached, output=tmp_path / "f.npz") == 2
     assert "found no image heldout_" in said(capsys)
+
+
+def test_a_branch_starts_from_a_weight_file(tiny_run, tmp_path, capsys):
+    """A classifier's, as far as the walks look; what is not fitted is the file's. Another depth is refused."""
+    torch.manual_seed(1)
+    given = nets.build(Settings(NETWORK), 4).backbone.state_dict()
+    torch.save(given | {"fc.weight": torch.zeros(10, 64)}, tmp_path / "resnet.pth")
+    preset = settings.read(ROOT / "config/systems/difnet_paper.yaml", "systems").plain()
+    small = {"depth": 18, "width": 0.125, "walks": ["image", "layer2"], "branch_weights": str(tmp_path / "resnet.pth")}
+    fitting = preset["fit"] | {"parameters": {"features": 1}, "epochs": 1}
+    path = tiny_run.yaml("branched", preset | small | {"fit": fitting})
+    assert tiny_run("fit", settings=path, output=tmp_path / "f.npz") == 0
+    assert " tensors loaded; none missing; 1 unexpected (fc.weight); none mismatched" in capsys.readouterr().err
+    found = fitted.read(tmp_path / "f.npz")
+    assert found.stamp["inputs"]["weights"] == files.digest(tmp_path / "resnet.pth")
+    branch = {name: x for name, x in found.state.items() if name.startswith("similarity.") and name.endswith("weight")}
+    assert {name.split(".")[1] for name in branch} == {"conv1", "bn1", "layer1", "layer2"}
+    assert all(np.array_equal(x, given[name.removeprefix("similarity.")]) for name, x in branch.items())
+    path = tiny_run.yaml("deeper", preset | small | {"depth": 34, "fit": fitting})
+    assert tiny_run("fit", settings=path, output=tmp_path / "g.npz") == 2
+    assert "set architecture, depth and width as the file needs them; nothing was loaded" in said(capsys)
+    path = tiny_run.yaml("absent", preset | small | {"branch_weights": str(tmp_path / "none.pth"), "fit": fitting})
+    assert tiny_run("fit", settings=path, output=tmp_path / "g.npz") == 2
+    assert "none.pth: found no such file" in said(capsys)
+    assert not (tmp_path / "g.npz").exists()
 
 
 # Learnt parts

@@ -202,6 +202,10 @@ def test_refusals():
         "key 'fit.parameters': found 'similarity', expected features, importance, mixing: these walks have no branch; "
         "take it out, or walk on layer1 to layer4"
     )
+    assert refusal(lambda: built(branch_weights="resnet18.pth"), SettingsError) == (
+        "key 'branch_weights': found 'resnet18.pth', expected none: these walks have no branch; "
+        "set none, or walk on layer1 to layer4"
+    )
     state = built(**SMALL).state()
     state["mu"] = np.zeros(5, np.float32)
     assert refusal(lambda: systems.build(chosen(**SMALL), 2, CPU, state)) == (

@@ -8,6 +8,7 @@ rule fit:
         pack="results/pack/{pack}.h5",
         unaries=unary_shards,
         settings="config/systems/{system}.yaml",
+        weights=lambda w: file_of(SYSTEMS[w.system], "branch_weights"),
     output:
         system="results/fit/{pack}/{net}/{system}.npz",
     log:

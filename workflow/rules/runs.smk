@@ -90,7 +90,12 @@ def starting_weights(pack, net):
     """The weight file a network's training starts from, as a list: empty if it starts from nothing."""
     if "init_from" in NETS[net]:
         return [weights_of(pack, NETS[net].init_from)]
-    weights = NETS[net].get("weights", "none")
+    return file_of(NETS[net], "weights")
+
+
+def file_of(chosen, key):
+    """The weight file that the settings of a network or a system name, as a list: empty if they name none."""
+    weights = chosen.get(key, "none")
     return [] if weights == "none" else [weights]
 
 
