@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from kornia.enhance import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 from kornia.geometry.transform import warp_affine
-from scipy.stats import truncnorm
+from scipy.special import ndtr, ndtri
 
 from pipeline.core.sample import VOID
 
@@ -68,7 +68,8 @@ def _jitter(view, jitter, rng):
 
 
 def _around(centre, reach, rng):
-    return float(centre + reach * truncnorm.rvs(-2, 2, random_state=rng) / 2)
+    # SciPy's truncnorm draws the same, and takes a third of all that a view costs.
+    return float(centre + reach * ndtri(ndtr(-2) + (ndtr(2) - ndtr(-2)) * rng.uniform()) / 2)
 
 
 def _between(low, high, rng):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import truncnorm
 
 from pipeline.algorithms import augmentation
 from pipeline.algorithms.augmentation import VOID, augment
@@ -131,6 +132,12 @@ def test_normals_are_cut_at_two_standard_deviations(rng):
     assert drawn.max() <= 7
     # The standard deviation of a normal cut at ±2 is 0.880 of the uncut one's, here 1; 4 standard errors of it.
     assert drawn.std() == pytest.approx(0.880, abs=4 * 0.880 / (2 * 2000) ** 0.5)
+
+
+def test_normals_are_scipys():
+    ours, theirs = np.random.default_rng(3), np.random.default_rng(3)
+    drawn = [augmentation._around(0, 2, ours) for _ in range(200)]
+    assert drawn == pytest.approx(truncnorm.rvs(-2, 2, size=200, random_state=theirs), abs=1e-14)
 
 
 @pytest.mark.parametrize("changed", [{"brightness": 0.3}, {"contrast": 0.3}, {"saturation": 0.5}, {"hue": 0.2}])
