@@ -39,7 +39,16 @@ def refusal(path, kind):
     return said
 
 
-@pytest.mark.parametrize("path", [path for kind in KINDS for path in sorted((CONFIG / kind).glob("*.yaml"))], ids=str)
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for home in (CONFIG, ROOT / "benchmarks/photographs")
+        for kind in KINDS
+        for path in sorted((home / kind).glob("*.yaml"))
+    ],
+    ids=str,
+)
 def test_every_file_is_valid(path):
     assert settings.read(path, path.parent.name)
 
