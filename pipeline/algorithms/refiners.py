@@ -31,8 +31,12 @@ class GradientSystem:
             found, expected = "0 iterations while it is fitted", "one or more, or nothing to fit"
             raise SettingsError("key 'fit.parameters'", found, expected, "raise the iterations, or empty it")
         losses.check(self.module, self.settings.fit.loss, "fit.loss")
+        self.prepare(samples)
         rows = fit(self.module, samples, self.settings.fit, seed, self.device)
         return self._watched(rows, samples, seed) if "watch" in self.settings.fit else rows
+
+    def prepare(self, samples):
+        """Do what comes before the first step; a subclass may have something."""
 
     def _watched(self, rows, samples, seed):
         """Add to the rows of a fit, before the first step and after some, the mean IoU of some images in percent.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.algorithms import losses, refiners
+from pipeline.algorithms import refiners
 from pipeline.algorithms.batches import scaled
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.kernels.blurred_update import blur, unblur
@@ -139,9 +139,6 @@ class System(refiners.GradientSystem):
         """The similarity branch, to start from a file."""
         return Branch(self.module.diffusion.similarity)
 
-    def fit(self, samples, seed):
-        """Take the statistics of normalisation, then lower the loss; yields as the protocol says."""
-        losses.check(self.module, self.settings.fit.loss, "fit.loss")
-        if self.settings.fit.parameters and self.settings.fit.epochs:
-            self.module.measure(refiners.as_batch(sample.image, unaries, self.device) for sample, unaries in samples)
-        return super().fit(samples, seed)
+    def prepare(self, samples):
+        """Take the statistics of normalisation."""
+        self.module.measure(refiners.as_batch(sample.image, unaries, self.device) for sample, unaries in samples)
