@@ -14,7 +14,7 @@ from PIL import Image
 
 from pipeline.core.errors import DataError
 from pipeline.core.sample import VOID, Sample
-from pipeline.datasets import Source, voc
+from pipeline.datasets import Source, pictures, splits
 
 # Classes in their order, with their ids; every other id is void.
 CLASSES = {
@@ -23,6 +23,7 @@ CLASSES = {
     "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
 }  # fmt: skip
 IDS = 34
+AGAIN = "take the file from gtFine_trainvaltest.zip"
 PHOTOGRAPH, LABELS, TRAIN_LABELS = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 SPLITS = ("train", "val")  # the labels of test are kept back
 
@@ -33,7 +34,7 @@ def read(settings, seed):
     Returns
     -------
     Source
-        Held out are min(200, a fifth) of the images of train, as `voc.hold_out` chooses. At half resolution images
+        Held out are min(200, a fifth) of the images of train, as `splits.hold_out` chooses. At half resolution images
         are averaged over 2 × 2 px, of labels the lower right of each four is taken; `full` has them all.
 
     Raises
@@ -43,16 +44,14 @@ def read(settings, seed):
     """
     root = Path(settings.root).expanduser()
     photographs = {split: _photographs(root, split) for split in SPLITS}
-    train = tuple(photographs["train"])
     files = {
         name: (path, _labels_file(root, split, path))
         for split, paths in photographs.items()
         for name, path in paths.items()
     }
-    heldout = voc.hold_out(train, {name: name for name in train})
-    splits = {"train": tuple(sorted(set(train) - set(heldout))), "heldout": heldout, "val": tuple(photographs["val"])}
+    divided, _ = splits.divide(root, photographs)
     half = settings.resolution == "half"
-    return Source(tuple(CLASSES), splits, lambda name: _sample(name, *files[name], half))
+    return Source(tuple(CLASSES), divided, lambda name: _sample(name, *files[name], half))
 
 
 def _photographs(root, split):
@@ -72,21 +71,20 @@ def _labels_file(root, split, photograph):
         raise DataError(folder, "no such folder", "fine labels", "unpack gtFine_trainvaltest.zip beside leftImg8bit")
     stem = photograph.name.removesuffix(PHOTOGRAPH)
     beside = folder / split / photograph.parent.name
-    return voc.first_file(beside / f"{stem}{LABELS}", beside / f"{stem}{TRAIN_LABELS}")
+    return pictures.first_file(beside / f"{stem}{LABELS}", beside / f"{stem}{TRAIN_LABELS}")
 
 
 def _sample(name, image_path, truth_path, half):
-    image, labels = voc.photograph(image_path), voc.indices(truth_path)
-    voc.check_size(truth_path, labels, image_path, image)
+    image, labels = pictures.photograph(image_path), pictures.indices(truth_path)
+    pictures.check_size(truth_path, labels, image_path, image)
     if truth_path.name.endswith(TRAIN_LABELS):
-        bad, expected = (labels >= len(CLASSES)) & (labels != VOID), f"0 to {len(CLASSES) - 1}, or {VOID} for void"
+        pictures.check_classes(truth_path, labels, len(CLASSES), AGAIN)
         truth = labels
     else:
-        bad, expected = labels >= IDS, f"ids from 0 to {IDS - 1}"
+        pictures.check_labels(truth_path, labels, labels >= IDS, "value", f"ids from 0 to {IDS - 1}", AGAIN)
         table = np.full(256, VOID, np.uint8)
         table[list(CLASSES.values())] = np.arange(len(CLASSES))
         truth = table[labels]
-    voc.check_labels(truth_path, labels, bad, "value", expected, "take the file from gtFine_trainvaltest.zip")
     if not half:
         return Sample(name, image, truth)
     small = truth[1::2, 1::2]

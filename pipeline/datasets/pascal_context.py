@@ -13,11 +13,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from pipeline.core.errors import DataError
 from pipeline.core.sample import VOID, Sample
-from pipeline.datasets import Source, voc
+from pipeline.datasets import Source, matlab, pictures, splits, voc
 
 ALIASES = {"diningtable": "table", "bedcloth": "bedclothes", "clothes": "cloth"}  # in 59_labels.txt → in labels.txt
 CLASSES = 59
@@ -38,7 +37,7 @@ def read(settings, seed):
     Returns
     -------
     Source
-        Held out is the list given, or min(200, a fifth) of the train list as `voc.hold_out` chooses.
+        Held out is the list given, or min(200, a fifth) of the train list as `splits.hold_out` chooses.
 
     Raises
     ------
@@ -46,13 +45,13 @@ def read(settings, seed):
         If a list, image or label is missing or does not fit; the message names the file.
     """
     root, folder = Path(settings.root).expanduser(), Path(settings.labels).expanduser()
-    train, val, heldout = voc.lists(root, "Main", settings.splits)
+    named = {split: voc.names_in(root, "Main", name) for split, name in settings.splits.items()}
+    divided, _ = splits.divide(root, named)
     class_names, table = _classes(folder, settings.background == "class")
-    for name in (*train, *heldout, *val):
-        _files(root, folder, name)
-    heldout = heldout or voc.hold_out(train, {name: name for name in train})
-    splits = {"train": tuple(sorted(set(train) - set(heldout))), "heldout": heldout, "val": tuple(val)}
-    return Source(class_names, splits, lambda name: _sample(root, folder, name, table))
+    for names in named.values():
+        for name in names:
+            _files(root, folder, name)
+    return Source(class_names, divided, lambda name: _sample(root, folder, name, table))
 
 
 def _classes(folder, with_background):
@@ -92,32 +91,16 @@ def _names(path):
 
 def _files(root, folder, name):
     """Return the paths of an image and its labels; DataError if one is missing."""
-    return voc.image_file(root, name), voc.first_file(folder / "trainval" / f"{name}.mat")
+    return voc.image_file(root, name), pictures.first_file(folder / "trainval" / f"{name}.mat")
 
 
 def _sample(root, folder, name, table):
     image_path, truth_path = _files(root, folder, name)
-    image, labels = voc.photograph(image_path), _label_map(truth_path)
-    voc.check_size(truth_path, labels, image_path, image)
+    image, labels = pictures.photograph(image_path), matlab.labels(truth_path, "LabelMap")
+    pictures.check_size(truth_path, labels, image_path, image)
     known = (labels > 0) & (labels < len(table))
     truth = np.where(known, table[np.where(known, labels, 0)], UNKNOWN)
     # A zero gives away the ready-made maps of 59 classes, whose other ids would pass, as other names.
     do = "take both from trainval.tar.gz; the maps of 59_context_labels.tar.gz hold other ids"
-    voc.check_labels(truth_path, labels, truth == UNKNOWN, "id", f"one of {folder.name}/labels.txt", do)
+    pictures.check_labels(truth_path, labels, truth == UNKNOWN, "id", f"one of {folder.name}/labels.txt", do)
     return Sample(name, image, truth.astype(np.uint8))
-
-
-def _label_map(path):
-    """Read the array LabelMap of a .mat file: (H, W), integers."""
-    expected = "a MATLAB 5 file with an array LabelMap of integers, H × W"
-    try:
-        labels = loadmat(path, appendmat=False, variable_names=["LabelMap"]).get("LabelMap")
-    except Exception as error:  # SciPy meets damage with errors of a dozen kinds, some of its own
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
-        raise DataError(path, f"a damaged file ({reason})", expected, "replace the file") from None
-    if labels is None:
-        raise DataError(path, "no LabelMap", expected, "take the file from trainval.tar.gz")
-    if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        found = f"a LabelMap of shape {labels.shape}, {labels.dtype}"
-        raise DataError(path, found, expected, "take the file from trainval.tar.gz")
-    return labels

@@ -6,7 +6,7 @@ from observe import refusal
 from PIL import Image
 
 from pipeline.core import settings
-from pipeline.datasets import cityscapes, voc
+from pipeline.datasets import cityscapes, splits
 
 TRAIN = [f"aachen_{number:06}_000019" for number in range(6)] + ["ulm_000000_000019"]
 VAL = ["lindau_000000_000019", "munster_000003_000019"]
@@ -59,7 +59,7 @@ def test_splits_and_classes(root):
     source = read(root)
     assert source.class_names == NAMES
     assert source.splits["val"] == tuple(VAL)
-    assert source.splits["heldout"] == voc.hold_out(tuple(TRAIN), {name: name for name in TRAIN})
+    assert source.splits["heldout"] == splits.hold_out(tuple(TRAIN), {name: name for name in TRAIN})
     assert sorted(source.splits["train"] + source.splits["heldout"]) == sorted(TRAIN)
     assert len(source.splits["heldout"]) == 1
 

@@ -26,7 +26,7 @@ from PIL import Image
 from pipeline import pack
 from pipeline.core import settings as settings_files
 from pipeline.core.errors import SettingsError
-from pipeline.datasets import voc
+from pipeline.datasets.splits import hold_out
 from pipeline.formats import packs
 
 
@@ -119,7 +119,7 @@ def run_pack(root, tmp_path, **changed):
 def test_pack_holds_out_a_fifth(root, tmp_path, background, classes):
     assert run_pack(root, tmp_path, background=background) == 0
     made = packs.Pack(tmp_path / "pack.h5")
-    heldout = voc.hold_out(TRAIN, {name: name for name in TRAIN})
+    heldout = hold_out(TRAIN, {name: name for name in TRAIN})
     assert len(heldout) == 2
     assert made.names("heldout") == heldout
     assert made.names("train") == tuple(name for name in TRAIN if name not in heldout)

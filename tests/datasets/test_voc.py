@@ -8,7 +8,7 @@ from PIL import Image
 from pipeline import datasets
 from pipeline.core.errors import DataError, SettingsError
 from pipeline.core.settings import Settings
-from pipeline.datasets import voc
+from pipeline.datasets.splits import blocks_of, hold_out
 
 CLASSES = ["ground", "leaf", "berry"]
 TRAIN, VAL = [f"t{number}" for number in range(10)], ["v0", "v1"]
@@ -111,7 +111,7 @@ def test_class_names_may_stand_in_a_file(root):
 @pytest.mark.parametrize(("count", "held"), [(4, 0), (5, 1), (24, 4), (999, 199), (1000, 200), (1464, 200)])
 def test_a_fifth_but_no_more_than_200_is_held_out(count, held):
     names = [f"{number:05d}" for number in range(count)]
-    chosen = voc.hold_out(names, {name: name for name in names})
+    chosen = hold_out(names, {name: name for name in names})
     assert len(chosen) == len(set(chosen)) == held
     assert set(chosen) <= set(names)
     assert list(chosen) == sorted(chosen)
@@ -120,7 +120,7 @@ def test_a_fifth_but_no_more_than_200_is_held_out(count, held):
 def test_the_choice_is_that_of_the_fixed_seed():
     names = [f"{number:02d}" for number in range(20)]
     expected = np.random.RandomState(2018).permutation(20)[:4]
-    assert voc.hold_out(names[::-1], {name: name for name in names}) == tuple(sorted(names[i] for i in expected))
+    assert hold_out(names[::-1], {name: name for name in names}) == tuple(sorted(names[i] for i in expected))
 
 
 def test_the_choice_rests_on_no_seed_of_the_run(root):
@@ -137,13 +137,13 @@ def test_splits_are_disjoint(root):
 
 def test_video_is_held_out_by_whole_blocks():
     names = [f"{clip}_{frame:04d}" for clip in ("a", "b", "c") for frame in range(14)]
-    blocks = voc._blocks(names, 4)
+    blocks = blocks_of(names, 4)
     members = {}
     for name, block in blocks.items():
         members.setdefault(block, []).append(name)
     assert sorted(len(frames) for frames in members.values()) == [2, 2, 2, *[4] * 9]
     assert all(len({name.partition("_")[0] for name in frames}) == 1 for frames in members.values())
-    chosen = set(voc.hold_out(names, blocks))
+    chosen = set(hold_out(names, blocks))
     assert all(set(frames) <= chosen or not set(frames) & chosen for frames in members.values())
     # A fifth of 42 is 8; the last block may reach over it.
     assert 8 <= len(chosen) < 8 + 4
