@@ -9,6 +9,7 @@ import sys
 from pipeline import datasets
 from pipeline.core import settings, stage, stamp
 from pipeline.core.errors import SettingsError
+from pipeline.core.sample import VOID
 from pipeline.core.settings import nearest
 from pipeline.formats import packs
 
@@ -26,6 +27,7 @@ def run(args):
     source = datasets.read(wanted, args.seed)
     categories = wanted.categories.plain() if "categories" in wanted else {}
     check_categories(categories, source.class_names, args.settings)
+    check_counts(wanted.get("counts", {}), source.splits, args.settings)
     names = [name for split in source.splits.values() for name in split]
     described = stamp.make(
         "pack",
@@ -43,10 +45,22 @@ def run(args):
         trimap=wanted.trimap,
         stamp=described,
     ) as put:
+        void = pixels = 0
         for name in stage.progress(names, len(names), "images"):
-            put(source.sample(name))
+            sample = source.sample(name)
+            put(sample)
+            void, pixels = void + int((sample.truth == VOID).sum()), pixels + sample.truth.size
     sizes = ", ".join(f"{split} {len(names)}" for split, names in source.splits.items())
-    stage.log.info("%d images (%s), %d classes", len(names), sizes, len(source.class_names))
+    told = len(names), sizes, len(source.class_names), 100 * void / pixels
+    stage.log.info("%d images (%s), %d classes, %.1f %% of the pixels void", *told)
+
+
+def check_counts(counts, splits, path):
+    """Refuse splits of another size than is known of the data."""
+    for split, count in counts.items():
+        if len(splits[split]) != count:
+            found, do = f"{len(splits[split])} images", "complete the data, or mend the key if the data is another"
+            raise SettingsError(f"{path}, key 'counts.{split}'", found, str(count), do)
 
 
 def check_categories(categories, class_names, path):
