@@ -166,13 +166,16 @@ def _explain(error, where, prefix):
 
 
 def _explain_choice(error, where, path, prefix):
-    """Explain a fault among alternatives: keys of which one is given, or mappings told apart by their `name`."""
+    """Explain a fault among alternatives: keys of which one is given, types, or mappings told apart by their `name`."""
     branches, given = error.validator_value, error.instance
     if all(set(branch) == {"required"} for branch in branches):
         keys = [branch["required"][0] for branch in branches]
         found = " and ".join(key for key in keys if key in given) or "nothing"
         key = ".".join(map(str, [*path, keys[0]]))
         return SettingsError(f"{where}, key '{key}'", found, f"one of {', '.join(keys)}", "give exactly one of them")
+    if any("name" not in branch.get("properties", {}) for branch in branches):
+        about = error.schema.get("description", "another value")
+        return SettingsError(f"{where}, key '{'.'.join(map(str, path))}'", repr(given), about, "mend the value")
     rules = [branch["properties"]["name"] for branch in branches]
     names = [rule.get("enum") or [rule["const"]] for rule in rules]
     known = ", ".join(name for some in names for name in some)

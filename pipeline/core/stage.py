@@ -106,7 +106,7 @@ def shard(text):
 
 
 def progress(items, total, unit):
-    """Yield from `items`; show a bar on a terminal, a line now and then in a log."""
+    """Yield from `items`; show a bar on a terminal, a line now and then in a log; `total` may be None, not known."""
     terminal = sys.stderr.isatty()
     last = time.monotonic()
     with tqdm(total=total, unit=unit, disable=not terminal, file=sys.stderr, leave=False) as bar:
@@ -115,7 +115,8 @@ def progress(items, total, unit):
             bar.update()
             now = time.monotonic()
             if now - last >= LINE_EVERY or done == total:
-                _to_files("%d of %d %s", done, total, unit, also_stderr=not terminal)
+                count = done if total is None else f"{done} of {total}"
+                _to_files("%s %s", count, unit, also_stderr=not terminal)
                 last = now
 
 

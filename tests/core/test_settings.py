@@ -220,3 +220,10 @@ def test_settings_travel_and_come_back_plain():
     assert found.plain() == values
     assert pickle.loads(pickle.dumps(found)) == found == copy.deepcopy(found)
     assert pickle.loads(pickle.dumps(Settings({}))) == Settings({})
+
+
+def test_a_value_of_a_type_that_is_none_of_several(tmp_path):
+    path = edited(tmp_path, "packs/camvid.yaml", ("colours", "colours: 5"))
+    assert "key 'colours': found 5, expected none where labels are values; or the colour of every class" in refusal(
+        path, "packs"
+    )

@@ -115,11 +115,12 @@ def test_progress_tells_the_last_item_and_now_and_then_one(tmp_path, capsys, mon
         seen.extend(stage.progress(iter("abc"), 3, "letters"))
         monkeypatch.setattr(stage, "LINE_EVERY", 0.0)
         seen.extend(stage.progress(iter("de"), 2, "more"))
+        seen.extend(stage.progress(iter("f"), None, "unknown"))
 
     assert start(run, "--log", str(path)) == 0
-    assert "".join(seen) == "abcde"
+    assert "".join(seen) == "abcdef"
     told = [line[20:] for line in path.read_text(encoding="utf-8").splitlines()]
-    assert told[1:-1] == ["3 of 3 letters", "1 of 2 more", "2 of 2 more"]
+    assert told[1:-1] == ["3 of 3 letters", "1 of 2 more", "2 of 2 more", "1 unknown"]
     assert "3 of 3 letters" in capsys.readouterr().err
 
 
