@@ -53,7 +53,7 @@ def files_of(runs, rows):
         if stage in ("aggregate", "report"):
             ours = where == runs
         elif stage in ("fit", "refine", "score"):
-            ours = where in packs and tuple(rest) in systems
+            ours = where in packs and tuple(rest[:2]) in systems  # what follows is the shard
         else:
             ours = where in packs and (not rest or rest[0] in nets)
         if ours:

@@ -1,7 +1,8 @@
 """Sharpen one network's unaries with one fitted system.
 
 reads   a pack (images), unaries, a fitted system
-writes  labels, one uint8 map per image, the seconds each took, and if the system certifies it how good they are
+writes  labels, one uint8 map per image of one shard, the seconds each took, and if the system certifies it how good
+        they are
 
 A killed stage keeps the images it had finished.
 """
@@ -22,24 +23,27 @@ def add_arguments(parser):
     parser.add_argument("--unaries", required=True, nargs="+", metavar="ZARR", help="all shards")
     parser.add_argument("--system", required=True, metavar="NPZ", help="what `fit` or `finetune` wrote")
     parser.add_argument("--split", required=True, help="which images")
+    parser.add_argument("--shard", required=True, type=stage.shard, metavar="K-of-N", help="which part of them")
     parser.add_argument("--backend", required=True, choices=device.BACKENDS)
     parser.add_argument("--threads", required=True, type=stage.positive)
     parser.add_argument("--output", required=True, metavar="ZARR")
 
 
 def run(args):
-    """Refine every image of the split; the first one is done once more beforehand, so that times are warm."""
+    """Refine every image of the shard; the first one is done once more beforehand, so that times are warm."""
     pack, cache, given = packs.Pack(args.pack), unaries.Cache(args.unaries), fitted.read(args.system)
     cache.belongs_to(pack)
     where = device.setup(args.backend, args.threads)
     system = systems.build(given.settings, pack.classes, where, given.state)
-    names = pack.names(args.split)
+    part, count = args.shard
+    names = pack.names(args.split)[part - 1 :: count]
     described = stamp.make(
         "refine",
         inputs={"pack": pack.digest, "unaries": cache.digest, "system": files.digest(args.system)},
         settings=given.settings,
         modules=[systems.module_name(given.settings.system)],
         split=args.split,
+        shard=f"{part}-of-{count}",
         threads=args.threads,
         device=device.describe(where),
     )

@@ -90,7 +90,7 @@ def show_network(pack, members, rows, made, colours, figures, args):
     name = f"{members[0].pack}.{members[0].net}"
     heading = element("h3", text(f"{members[0].net} on {members[0].pack}"))
     scores = {row.system: read_score(row, made, args.results) for row in members}
-    stores = {row.system: Labels(row.labels(args.results)) for row in members}
+    stores = {row.system: read_labels(row, args.results) for row in members}
     for store in stores.values():
         store.belongs_to(pack)
     subject = Subject(pack, tuple(members), scores, stores, args.results)
@@ -119,6 +119,15 @@ def read_score(row, made, results):
     return score
 
 
+def read_labels(row, results):
+    """Open the labels of one run."""
+    paths = row.labels(results)
+    if not paths:
+        where = f"{results}, {row.net}/{row.system} on {row.pack}"
+        raise DataError(where, "no labels", "those that were scored", "run `refine` again")
+    return Labels(paths)
+
+
 def show_data(name, pack, rows):
     """Return what one pack holds."""
     known = sorted(pack.splits, key=SPLITS.find)
@@ -132,7 +141,7 @@ def show_results(packs, networks, rows, colours, figures, results):
     shown = []
     for name in packs:
         members = [row for (pack, _), some in networks.items() if pack == name for row in some]
-        memory = [tables.peak_memory(row.labels(results).with_suffix(".time.tsv")) for row in members]
+        memory = [tables.peak_memory(path.with_suffix(".time.tsv") for path in row.labels(results)) for row in members]
         shown.append(sections.results(name, [rows[row] for row in members], memory, colours, figures))
     return "".join(shown)
 

@@ -20,7 +20,7 @@ from pipeline.metrics.overlap import confusion, mean_iou, nearest
 def add_arguments(parser):
     """Declare the options."""
     parser.add_argument("--pack", required=True, metavar="FILE", help="the pack that was refined")
-    parser.add_argument("--labels", required=True, metavar="STORE", help="labels of one system")
+    parser.add_argument("--labels", required=True, nargs="+", metavar="STORE", help="labels of one system, all shards")
     parser.add_argument("--split", required=True, help="which images to score: train, heldout or val")
     parser.add_argument(
         "--widths", required=True, type=stage.positive, nargs="+", metavar="PX", help="of the bands, rising"

@@ -49,7 +49,14 @@ class TinyRun:
             "train": {"pack": self.pack, "net": self.net} | training,
             "cache": {"pack": self.pack, "net": self.net, "weights": self.weights, "shard": "1-of-1"} | where,
             "fit": {"pack": self.pack, "unaries": self.unaries, "settings": self.system_settings} | training,
-            "refine": {"pack": self.pack, "unaries": self.unaries, "system": self.system, "split": "val"} | where,
+            "refine": {
+                "pack": self.pack,
+                "unaries": self.unaries,
+                "system": self.system,
+                "split": "val",
+                "shard": "1-of-1",
+            }
+            | where,
             "finetune": {"pack": self.pack, "net": self.tuned_net, "weights": self.weights, "system": self.system}
             | training,
         }[stage]

@@ -33,6 +33,10 @@ class ScoredRuns:
         """Return the path of one run's output of a stage."""
         return self.results / f"{stage}/tiny/{run}.{ending}"
 
+    def labels(self, run):
+        """Return the path of one run's labels, a single shard."""
+        return self.file("refine", f"{run}/0", "zarr")
+
     def write_runs(self, *runs):
         """Write the run table."""
         lines = [f"tiny\t{run.replace('/', chr(9))}\t{AGAINST.get(run, '-')}\n" for run in runs]
@@ -44,13 +48,13 @@ class ScoredRuns:
         cache = self.results / f"cache/tiny/{net}/0.zarr"
         if not cache.exists():
             builders.unaries(cache, self.pack, noise=noise, net=TRAINED if net == "net" else TUNED, **unaries)
-        builders.labels(self.file("refine", run, "zarr"), self.pack, cache, sharpen=sharpen, system=system)
+        builders.labels(self.labels(run), self.pack, cache, sharpen=sharpen, system=system)
         learnt = {"state": {}, "curve": []} if system == "unary" else {}
         builders.fitted(self.file("fit", run, "npz"), system=system, **learnt)
 
     def score(self, run, widths=WIDTHS, output=None):
         """Run `score`."""
-        paths = {"pack": self.pack, "labels": self.file("refine", run, "zarr")}
+        paths = {"pack": self.pack, "labels": self.labels(run)}
         given = paths | {"output": output or self.file("score", run, "h5"), "split": "val"}
         return score.main([*_options(given), "--widths", *map(str, widths)])
 
@@ -87,7 +91,7 @@ def make(folder):
         assert made.score(run) == 0
     builders.training(made.file("train", "net", "jsonl"), {})
     builders.training(made.file("finetune", "tuned/convcrf", "jsonl"), {"net": "net"}, epochs=3)
-    made.file("refine", "net/convcrf", "time.tsv").write_text("s\tmax_rss\n1.0\t345.6\n", encoding="utf-8")
+    made.file("refine", "net/convcrf/0", "time.tsv").write_text("s\tmax_rss\n1.0\t345.6\n", encoding="utf-8")
     assert made.aggregate() == 0
     assert made.report() == 0
     return made

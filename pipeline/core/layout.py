@@ -48,8 +48,8 @@ class Run:
         return Path(results, "fit", self.pack, self.net, f"{self.system}.npz")
 
     def labels(self, results):
-        """Path of the refined labels."""
-        return Path(results, "refine", self.pack, self.net, f"{self.system}.zarr")
+        """Paths of the shards of refined labels that are there."""
+        return sorted(Path(results, "refine", self.pack, self.net, self.system).glob("*.zarr"))
 
     def score(self, results):
         """Path of the confusion counts."""

@@ -18,24 +18,18 @@ def writer(path, *, names, class_names, pack_digest, stamp):
     return stores.writer(path, format_name=FORMAT, names=names, attributes=attributes, stamp=stamp)
 
 
-class Labels(stores.Store):
-    """The labels of one system, open for reading."""
+class Labels(stores.Shards):
+    """All shards of the labels of one system, open for reading."""
 
-    def __init__(self, path):
-        super().__init__(path, FORMAT, made_by="refine")
-        self.class_names = tuple(self.attributes["class_names"])
-
-    def belongs_to(self, pack):
-        """Refuse labels that were made from another pack."""
-        if self.attributes["pack_digest"] != pack.digest:
-            raise DataError(self.path, "labels of another pack", f"those of {pack.path}", "run `refine` again")
+    def __init__(self, paths):
+        super().__init__(paths, FORMAT, made_by="refine", what="labels")
 
     def labels(self, name, truth):
         """Return the labels (H, W) uint8 of one image, of the size of its truth."""
         array, _ = self.read(name)
         if array.shape != truth.shape:
             raise DataError(
-                f"{self.path}, image {name}",
+                f"{self.store_of(name).path}, image {name}",
                 f"labels of {array.shape}",
                 f"{truth.shape} as in the pack",
                 "run `refine` again",

@@ -129,6 +129,82 @@ class Store:
         return f"run `{self.made_by}` again"
 
 
+class Shards:
+    """All stores that make up one whole, each with some of the images, open for reading.
+
+    Parameters
+    ----------
+    paths : sequence of (str or Path)
+    format_name : str
+    made_by : str
+        The stage.
+    what : str
+        What they hold, for errors.
+    alike : sequence of str
+        Attributes that all of them must share, besides their classes and pack.
+    """
+
+    def __init__(self, paths, format_name, made_by, what, alike=()):
+        self.made_by, self.what = made_by, what
+        self.stores = [Store(path, format_name, made_by) for path in paths]
+        self.attributes, self.path = self.stores[0].attributes, self.stores[0].path
+        self.class_names, self.pack_digest = tuple(self.attributes["class_names"]), self.attributes["pack_digest"]
+        self._home = {}
+        for store in self.stores:
+            for key in ("class_names", "pack_digest", *alike):
+                if store.attributes[key] != self.attributes[key]:
+                    found, expected = f"{key} {store.attributes[key]}", f"{self.attributes[key]} as in {self.path}"
+                    raise DataError(store.path, found, expected, self._again)
+            if both := next((name for name in store.names if name in self._home), None):
+                found = f"image {both}, as in {self._home[both].path}"
+                raise DataError(
+                    store.path, found, "each image in one store", "remove those of another number of `shards`"
+                )
+            self._home |= dict.fromkeys(store.names, store)
+
+    @property
+    def digest(self):
+        """One digest over all stores."""
+        return hashlib.sha256("".join(store.digest for store in self.stores).encode()).hexdigest()
+
+    @property
+    def names(self):
+        """Names of all images, store by store."""
+        return tuple(self._home)
+
+    @property
+    def stamp(self):
+        """The stamp of the first store; the others' name other shards."""
+        return self.stores[0].stamp
+
+    def store_of(self, name):
+        """Return the store that holds an image."""
+        if name not in self._home:
+            found, do = f"no image {name}", f"run `{self.made_by}` on this split too, or again"
+            raise DataError(self.path, found, "every image of the split", do)
+        return self._home[name]
+
+    def read(self, name):
+        """Return (array, attributes) of one image."""
+        return self.store_of(name).read(name)
+
+    def attributes_of(self, name):
+        """Return the attributes of one image's array without reading its data."""
+        return self.store_of(name).attributes_of(name)
+
+    def belongs_to(self, pack):
+        """Refuse stores that were made from another pack, or have other classes."""
+        if self.class_names != pack.class_names:
+            found = f"classes {self.class_names}"
+            raise DataError(self.path, found, f"{pack.class_names} as in the pack", self._again)
+        if self.pack_digest != pack.digest:
+            raise DataError(self.path, f"{self.what} of another pack", f"those of {pack.path}", self._again)
+
+    @property
+    def _again(self):
+        return f"run `{self.made_by}` again"
+
+
 def _begin(beside, attributes):
     shutil.rmtree(beside, ignore_errors=True)
     return zarr.create_group(beside, zarr_format=3, attributes=attributes)

@@ -59,13 +59,11 @@ def read_history(path):
         ) from None
 
 
-def peak_memory(path):
-    """Return the greatest memory a stage held, MiB as text, from Snakemake's benchmark file; None without one."""
-    if not Path(path).is_file():
-        return None
-    rows = list(csv.DictReader(_lines(path), delimiter="\t"))
-    measured = rows[0].get("max_rss", "-") if rows else "-"
-    return measured if measured.replace(".", "", 1).isdecimal() else None
+def peak_memory(paths):
+    """Return the greatest memory that jobs held, MiB as text, from Snakemake's benchmark files; None without any."""
+    rows = [row for path in paths if path.is_file() for row in csv.DictReader(_lines(path), delimiter="\t")]
+    measured = [row.get("max_rss", "-") for row in rows]
+    return max((one for one in measured if one.replace(".", "", 1).isdecimal()), key=float, default=None)
 
 
 def _lines(path):

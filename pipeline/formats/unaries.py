@@ -57,60 +57,17 @@ def put(out, name, scores, image, dtype):
     out.put(name, stored, attributes)
 
 
-class Cache:
+class Cache(stores.Shards):
     """All shards of one network's unaries, open for reading."""
 
     def __init__(self, paths):
-        self.stores = [stores.Store(path, FORMAT, made_by="cache") for path in paths]
-        first = self.stores[0].attributes
-        self.kind, self.class_names = first["kind"], tuple(first["class_names"])
-        self.grid, self.pack_digest = Grid(**first["grid"]), first["pack_digest"]
-        for store in self.stores[1:]:
-            for key in ("kind", "class_names", "grid", "pack_digest"):
-                if store.attributes[key] != first[key]:
-                    raise DataError(
-                        store.path,
-                        f"{key} {store.attributes[key]}",
-                        f"{first[key]} as in {paths[0]}",
-                        "run `cache` again",
-                    )
-        self._home = {name: store for store in self.stores for name in store.names}
-
-    @property
-    def digest(self):
-        """One digest over all shards."""
-        return hashlib.sha256("".join(store.digest for store in self.stores).encode()).hexdigest()
-
-    @property
-    def names(self):
-        """Names of all images, shard by shard."""
-        return tuple(self._home)
-
-    def belongs_to(self, pack):
-        """Refuse unaries that were made from another pack, or have other classes."""
-        where = self.stores[0].path
-        if self.class_names != pack.class_names:
-            raise DataError(
-                where,
-                f"classes {self.class_names}",
-                f"{pack.class_names} as in the pack",
-                "run `cache` again",
-            )
-        if self.pack_digest != pack.digest:
-            raise DataError(where, "unaries of another pack", f"those of {pack.path}", "run `cache` again")
+        super().__init__(paths, FORMAT, made_by="cache", what="unaries", alike=("kind", "grid"))
+        self.kind, self.grid = self.attributes["kind"], Grid(**self.attributes["grid"])
 
     def unaries(self, name, image):
         """Return the Unaries of one image, checked against the image they are for."""
-        if name not in self._home:
-            raise DataError(
-                self.stores[0].path,
-                f"no image {name}",
-                "every image of the split",
-                "cache this split too, or run `cache` again",
-            )
-        store = self._home[name]
-        where = f"{store.path}, image {name}"
-        scores, attributes = store.read(name)
+        where = f"{self.store_of(name).path}, image {name}"
+        scores, attributes = self.read(name)
         size, expected = tuple(attributes["image_size"]), image.shape[:2]
         if size != expected:
             hint = "the axes look swapped, run `cache` again" if size == expected[::-1] else "run `cache` again"

@@ -36,19 +36,20 @@ def test_paths():
     run = layout.Run("p", "n", "crf", "-")
     assert str(run.pack_file("r")) == "r/pack/p.h5"
     assert str(run.fitted("r")) == "r/fit/p/n/crf.npz"
-    assert str(run.labels("r")) == "r/refine/p/n/crf.zarr"
     assert str(run.score("r")) == "r/score/p/n/crf.h5"
 
 
 def test_paths_of_what_is_there(tmp_path):
     run = layout.Run("p", "n", "crf", "-")
-    assert (run.unaries(tmp_path), run.histories(tmp_path)) == ([], [])
-    for name in ("cache/p/n/2-of-2.zarr", "cache/p/n/1-of-2.zarr"):
+    assert (run.unaries(tmp_path), run.labels(tmp_path), run.histories(tmp_path)) == ([], [], [])
+    shards = [f"{folder}/{shard}.zarr" for folder in ("cache/p/n", "refine/p/n/crf") for shard in (1, 0)]
+    for name in shards:
         (tmp_path / name).mkdir(parents=True)
     for name in ("train/p/n.jsonl", "finetune/p/n/crf.jsonl"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
-    assert [path.name for path in run.unaries(tmp_path)] == ["1-of-2.zarr", "2-of-2.zarr"]
+    assert [str(path.relative_to(tmp_path)) for path in run.unaries(tmp_path)] == shards[1::-1]
+    assert [str(path.relative_to(tmp_path)) for path in run.labels(tmp_path)] == shards[:1:-1]
     assert [path.name for path in run.histories(tmp_path)] == ["n.jsonl", "crf.jsonl"]
 
 

@@ -121,7 +121,7 @@ def test_shards_must_agree(tmp_path, pack, options, said):
 
 
 def labelled(tmp_path, pack):
-    return Labels(builders.labels(tmp_path / "l.zarr", pack.path, cached(tmp_path, pack)))
+    return Labels([builders.labels(tmp_path / "l.zarr", pack.path, cached(tmp_path, pack))])
 
 
 def test_labels_come_back(tmp_path, pack):
@@ -142,4 +142,12 @@ def test_labels_of_another_pack_or_size_are_refused(tmp_path, pack):
 
 def test_unaries_are_no_labels(tmp_path, pack):
     path = cached(tmp_path, pack)
-    assert f"expected '{labels.FORMAT}'" in refusal(lambda: Labels(path))
+    assert f"expected '{labels.FORMAT}'" in refusal(lambda: Labels([path]))
+
+
+def test_an_image_in_two_shards_is_refused(tmp_path, pack):
+    """Left over from another number of shards, say."""
+    path = cached(tmp_path, pack)
+    made = [builders.labels(tmp_path / f"{name}.zarr", pack.path, path) for name in ("0", "1")]
+    said = refusal(lambda: Labels(made))
+    assert said.startswith(f"{made[1]}: found image val_0, as in {made[0]}, expected each image in one store; ")

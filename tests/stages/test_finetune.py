@@ -190,7 +190,7 @@ def test_a_tuned_pair_is_cached_and_refined_like_any_other(tiny_run, tuned, tmp_
     cached, refined = tmp_path / "u.zarr", tmp_path / "l.zarr"
     assert tiny_run("cache", net=tiny_run.tuned_net, weights=output, output=cached) == 0
     assert tiny_run("refine", unaries=cached, system=system, output=refined) == 0
-    assert labels.Labels(refined).names == ("val_0", "val_1")
+    assert labels.Labels([refined]).names == ("val_0", "val_1")
 
 
 def test_finetune_goes_on_where_it_was_killed(tiny_run, tuned, tmp_path, monkeypatch):

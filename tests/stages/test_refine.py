@@ -8,7 +8,15 @@ from pipeline.formats import labels
 
 def test_refine_gives_the_same_labels_twice(tiny_run, tmp_path):
     assert tiny_run("refine", output=tmp_path / "l.zarr") == 0
-    assert same_store(labels.Labels(tmp_path / "l.zarr"), labels.Labels(tiny_run.labels))
+    assert same_store(labels.Labels([tmp_path / "l.zarr"]), labels.Labels([tiny_run.labels]))
+
+
+def test_shards_hold_each_image_once(tiny_run, tmp_path):
+    paths = [tmp_path / "0.zarr", tmp_path / "1.zarr"]
+    for number, path in enumerate(paths, start=1):
+        assert tiny_run("refine", shard=f"{number}-of-2", output=path) == 0
+    assert [labels.Labels([path]).names for path in paths] == [("val_0",), ("val_1",)]
+    assert same_store(labels.Labels(paths), labels.Labels([tiny_run.labels]))
 
 
 def test_refine_refuses_a_truncated_system(spoilt_run, tmp_path, capsys):
@@ -53,4 +61,4 @@ def test_refine_keeps_what_a_kill_left(spoilt_run, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(System, "refine", whole)
     assert spoilt_run("refine", output=tmp_path / "l.zarr") == 0
     assert "1 of 2 images are there already" in capsys.readouterr().err
-    assert same_store(labels.Labels(tmp_path / "l.zarr"), labels.Labels(spoilt_run.labels))
+    assert same_store(labels.Labels([tmp_path / "l.zarr"]), labels.Labels([spoilt_run.labels]))

@@ -25,7 +25,7 @@ def test_the_run_leaves_what_it_says(tiny_run):
     result = fitted.read(tiny_run.system)
     assert len(result.curve) == 1
     assert result.settings.plain() == tiny_run.convcrf
-    refined = labels.Labels(tiny_run.labels)
+    refined = labels.Labels([tiny_run.labels])
     assert refined.names == pack.names("val")
     for name in refined.names:
         found = refined.labels(name, pack.sample(name).truth)
@@ -40,7 +40,7 @@ def test_stamps_tie_each_output_to_its_inputs(tiny_run):
     assert cache.stores[0].stamp["inputs"] == {"pack": pack.digest, "weights": files.digest(tiny_run.weights)}
     images = {"images": ["heldout_0", "heldout_1"]}
     assert fitted.read(tiny_run.system).stamp["inputs"] == {"pack": pack.digest, "unaries": cache.digest} | images
-    refined = labels.Labels(tiny_run.labels).stamp["inputs"]
+    refined = labels.Labels([tiny_run.labels]).stamp["inputs"]
     assert refined == {"pack": pack.digest, "unaries": cache.digest, "system": files.digest(tiny_run.system)}
 
 

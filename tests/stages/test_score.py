@@ -14,7 +14,7 @@ RUN = "net/convcrf"
 
 
 def test_score_counts_what_the_metrics_count(whole):
-    pack, labels = Pack(whole.pack), Labels(whole.file("refine", RUN, "zarr"))
+    pack, labels = Pack(whole.pack), Labels([whole.labels(RUN)])
     found = confusions.Score(whole.file("score", RUN, "h5"))
     counts, exact = np.concatenate(list(found.parts("all"))), np.concatenate(list(found.parts("exact")))
     assert found.names == pack.names("val")
@@ -38,7 +38,7 @@ def test_score_repeats_to_the_byte(copy):
 def test_score_refuses_labels_of_another_pack(copy, capsys):
     builders.pack(copy.pack, seed=9)
     assert copy.score(RUN) == 2
-    assert "convcrf.zarr: found labels of another pack, expected those of" in capsys.readouterr().err
+    assert "convcrf/0.zarr: found labels of another pack, expected those of" in capsys.readouterr().err
 
 
 def test_a_truth_at_full_size_is_what_is_scored(tmp_path):
@@ -47,7 +47,7 @@ def test_a_truth_at_full_size_is_what_is_scored(tmp_path):
     builders.pack(runs.pack, full=True)
     runs.label("net/unary")
     assert runs.score("net/unary") == 0
-    pack, labels = Pack(runs.pack), Labels(runs.file("refine", "net/unary", "zarr"))
+    pack, labels = Pack(runs.pack), Labels([runs.labels("net/unary")])
     found = confusions.Score(runs.file("score", "net/unary", "h5"))
     counts = np.concatenate(list(found.parts("all")))
     for place, name in enumerate(found.names):

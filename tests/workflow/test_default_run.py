@@ -58,7 +58,7 @@ def bins(image):
 
 
 def test_most_wrong_pixels_lie_near_class_edges(rows):
-    pack, labels = Pack(RESULTS / "pack/embedded.h5"), Labels(RESULTS / "refine/embedded/resnet18/unary.zarr")
+    pack, labels = Pack(RESULTS / "pack/embedded.h5"), Labels([RESULTS / "refine/embedded/resnet18/unary/0.zarr"])
     near = wrong = 0
     for name in pack.names("val"):
         sample = pack.sample(name)

@@ -26,7 +26,7 @@ needs_mount = pytest.mark.skipif(not mountable(), reason="no tmpfs can be mounte
         ("train", "embedded/resnet18.log", 300),
         ("cache", "embedded/resnet18/0.log", 60),
         ("fit", "embedded/resnet18/convcrf.log", 4),
-        ("refine", "embedded/resnet18/convcrf.log", 40),
+        ("refine", "embedded/resnet18/convcrf/0.log", 40),
         ("score", "embedded/resnet18/convcrf.log", 100),
         ("finetune", "embedded/resnet18_convcrf/convcrf.log", 300),
     ],

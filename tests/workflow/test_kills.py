@@ -77,7 +77,7 @@ def test_train(copy):
     ("stage", "log", "store", "images"),
     [
         ("cache", "embedded/resnet18/0.log", "cache/embedded/resnet18/0.zarr", 20),
-        ("refine", "embedded/resnet18/convcrf.log", "refine/embedded/resnet18/convcrf.zarr", 12),
+        ("refine", "embedded/resnet18/convcrf/0.log", "refine/embedded/resnet18/convcrf/0.zarr", 12),
     ],
 )
 def test_stores(done, copy, stage, log, store, images):

@@ -21,7 +21,7 @@ rule cache:
         backend=config["backend"],
         # The truth with noise has no weights, and networks draw nothing.
         origin=lambda w, input: ["--weights", input.weights] if input.weights else ["--seed", config["seed"]],
-        shard=lambda w: f"{int(w.shard) + 1}-of-{config['shards']}",
+        shard=shard_of,
         code=lambda w: source_hash("pipeline.cache", network_source(w.net)),
     shell:
         r"""

@@ -1,15 +1,15 @@
 rule refine:
-    """Sharpen the unaries of one network with one fitted system."""
+    """Sharpen the unaries of one network with one fitted system, one shard of the images."""
     input:
         pack="results/pack/{pack}.h5",
         unaries=unary_shards,
         system="results/fit/{pack}/{net}/{system}.npz",
     output:
-        labels=directory("results/refine/{pack}/{net}/{system}.zarr"),
+        labels=directory("results/refine/{pack}/{net}/{system}/{shard}.zarr"),
     log:
-        "logs/refine/{pack}/{net}/{system}.log",
+        "logs/refine/{pack}/{net}/{system}/{shard}.log",
     benchmark:
-        "results/refine/{pack}/{net}/{system}.time.tsv"
+        "results/refine/{pack}/{net}/{system}/{shard}.time.tsv"
     conda:
         environment(config["backend"])
     threads: config["threads"]
@@ -19,10 +19,11 @@ rule refine:
         runtime=720,
     params:
         backend=config["backend"],
+        shard=shard_of,
         code=lambda w: source_hash("pipeline.refine", system_source(w.system)),
     shell:
         r"""
         python -m pipeline.refine --pack {input.pack:q} --unaries {input.unaries:q} --system {input.system:q} \
-            --split val --backend {params.backend} --threads {threads} \
+            --split val --shard {params.shard} --backend {params.backend} --threads {threads} \
             --output {output.labels:q} --log {log:q}
         """

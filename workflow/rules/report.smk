@@ -5,7 +5,7 @@ rule report:
         table="results/aggregate/{runs}.tsv",
         packs=lambda w: sorted({str(run.pack_file("results")) for run in RUNS[w.runs]}),
         unaries=lambda w: [shard for run in RUNS[w.runs] for shard in unary_shards(run)],
-        labels=lambda w: [run.labels("results") for run in RUNS[w.runs]],
+        labels=lambda w: [shard for run in RUNS[w.runs] for shard in label_shards(run)],
         scores=lambda w: [run.score("results") for run in RUNS[w.runs]],
         systems=lambda w: [run.fitted("results") for run in RUNS[w.runs]],
         trainings=lambda w: sorted({path for run in RUNS[w.runs] for path in trainings_of(run.pack, run.net)}),

@@ -120,8 +120,22 @@ def trainings_of(pack, net):
 
 def unary_shards(wildcards):
     """All shards of a network's unaries."""
-    folder = f"results/cache/{wildcards.pack}/{wildcards.net}"
+    return shards_in(f"results/cache/{wildcards.pack}/{wildcards.net}")
+
+
+def label_shards(wildcards):
+    """All shards of the labels of one run."""
+    return shards_in(f"results/refine/{wildcards.pack}/{wildcards.net}/{wildcards.system}")
+
+
+def shards_in(folder):
+    """The stores of all shards."""
     return [f"{folder}/{shard}.zarr" for shard in range(config["shards"])]
+
+
+def shard_of(wildcards):
+    """A shard as stages name it: K-of-N, K from 1 on."""
+    return f"{int(wildcards.shard) + 1}-of-{config['shards']}"
 
 
 def environment(backend):

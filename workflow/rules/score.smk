@@ -2,7 +2,7 @@ rule score:
     """Count how the labels of one run agree with the truth: everywhere, and near edges."""
     input:
         pack="results/pack/{pack}.h5",
-        labels="results/refine/{pack}/{net}/{system}.zarr",
+        labels=label_shards,
     output:
         score="results/score/{pack}/{net}/{system}.h5",
     log:
