@@ -14,8 +14,8 @@ rule aggregate:
         environment("cpu")
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         resamples=config["resamples"],
         seed=config["seed"],

@@ -12,8 +12,8 @@ rule pack:
         environment("cpu")
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         seed=config["seed"],
         code=lambda w: source_hash("pipeline.pack", f"pipeline.datasets.{PACKS[w.pack].reader}"),

@@ -15,8 +15,8 @@ rule refine:
     threads: config["threads"]
     resources:
         gpu=GPUS,
-        mem_mb=4000,
-        runtime=720,
+        mem_mb=growing(4000),
+        runtime=growing(720),
     params:
         backend=config["backend"],
         shard=shard_of,

@@ -25,8 +25,8 @@ rule report:
         environment("cpu")
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         images=config["gallery"],
         code=lambda w: source_hash(

@@ -143,6 +143,11 @@ def environment(backend):
     return "../../envs/gpu.yaml" if backend == "cuda" else "../../envs/cpu.yaml"
 
 
+def growing(amount):
+    """MiB or minutes that a job asks for: twice as much at every further attempt."""
+    return lambda wildcards, attempt: amount * 2 ** (attempt - 1)
+
+
 GPUS = 1 if config["backend"] == "cuda" else 0
 
 

@@ -13,8 +13,8 @@ rule score:
         environment("cpu")
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=120,
+        mem_mb=growing(1000),
+        runtime=growing(120),
     params:
         widths=config["widths"],
         code=source_hash("pipeline.score"),

@@ -16,8 +16,8 @@ rule train:
     threads: config["threads"]
     resources:
         gpu=GPUS,
-        mem_mb=6000,
-        runtime=2880,
+        mem_mb=growing(6000),
+        runtime=growing(2880),
     params:
         backend=config["backend"],
         workers=config["workers"],
