@@ -45,7 +45,6 @@ def main():
     """Fit, score and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", default=ROOT / "results", help="folder of the default run's results")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     args = parser.parse_args()
     torch.set_num_threads(THREADS)
     pack, shards = f"{args.results}/pack/embedded.h5", [f"{args.results}/cache/embedded/resnet18/0.zarr"]
@@ -58,8 +57,8 @@ def main():
     file = f"{args.results}/train/embedded/resnet18.safetensors"
     unary = settings.read(ROOT / "config/systems/unary.yaml", "systems")
     rows = {"unary": {"miou": miou(systems.build(unary, classes, CPU), scored, classes)}}
-    for name in args.only:
-        rows[name] = run(changed(VARIANTS[name], file), fitted_on, scored, classes)
+    for name, changes in VARIANTS.items():
+        rows[name] = run(changed(changes, file), fitted_on, scored, classes)
         print(name, rows[name], flush=True)
     counts = {"fitted on": len(fitted_on), "scored": len(scored)}
     record.keep("choose_difnet", record.header(THREADS) | counts | {"rows": rows})

@@ -13,6 +13,7 @@ from pathlib import Path
 import record
 import torch
 
+from pipeline import nets
 from pipeline.core import layout, settings
 from pipeline.formats import fitted, tables, weights
 
@@ -29,15 +30,26 @@ def main():
     jobs = {name: job(path) for name, path in files_of(runs, rows)}
     networks = {(f"{row.pack}/{row.net}", path) for row in rows for path in row.histories(RESULTS)}
     walks = {net: mixing(path.with_suffix(".safetensors")) for net, path in sorted(networks)}
+    told = {net: trained(path) for net, path in sorted(networks)}
     result = record.header() | {
         "rows": tables.read(RESULTS / f"aggregate/{runs}.tsv")[0],
         "fitted": {f"{row.net}/{row.system}": numbers(row.fitted(RESULTS)) for row in rows if row.system != "unary"},
+        "networks": told,
         "walks": {net: found for net, found in walks.items() if found},
         "fine-tuning": changes(rows),
         "seconds": round(sum(float(one["s"]) for one in jobs.values()), 1),
         "jobs": jobs,
     }
     record.keep("default_run" if runs == "embedded" else runs, result)
+
+
+def trained(path):
+    """Return how a network's training ended, and how large it is."""
+    stamp = weights.read_stamp(path.with_suffix(".safetensors"))
+    last = tables.read_history(path)[-1]
+    chosen = settings.Settings(stamp["settings"])
+    facts = nets.facts(chosen.network, len(stamp["class_names"])) if "network" in chosen else {}
+    return {key: last[key] for key in ("steps", "loss", "heldout_miou") if key in last} | facts
 
 
 def files_of(runs, rows):
