@@ -33,6 +33,7 @@ def add_arguments(parser):
     parser.add_argument("--runs", required=True, metavar="TABLE", help="the run table")
     parser.add_argument("--table", required=True, metavar="TABLE", help="the table of results")
     parser.add_argument("--results", required=True, metavar="FOLDER", help="where the runs' files lie")
+    parser.add_argument("--shards", required=True, type=stage.positive, metavar="N", help="of unaries and of labels")
     parser.add_argument(
         "--images", required=True, type=stage.positive, metavar="N", help="pictures shown of each network"
     )
@@ -56,14 +57,14 @@ def run(args):
     origins = [pack.stamp for pack in packs.values()] + [one for some in origins for one in some] + [made]
     parts = [
         ("What was run", "".join(show_data(name, pack, rows) for name, pack in packs.items())),
-        ("Results", show_results(packs, networks, rows, colours, figures, args.results)),
+        ("Results", show_results(packs, networks, rows, colours, figures, args)),
         ("By class and near boundaries", "".join(quality)),
         ("Pictures", gallery.difference_key() + "".join(pictures)),
     ]
     for (title, explained, _), found in zip(closeups.KINDS, near, strict=True):
         parts.append((title, element("p", text(explained)) + "".join(found) if any(found) else ""))
     parts += [
-        ("Training and fitting", show_networks(packs, networks, args.results) + "".join(training)),
+        ("Training and fitting", show_networks(packs, networks, args) + "".join(training)),
         ("Origin", sections.origin(origins)),
     ]
     title = f"Results of {Path(args.runs).stem}"
@@ -90,10 +91,10 @@ def show_network(pack, members, rows, made, colours, figures, args):
     name = f"{members[0].pack}.{members[0].net}"
     heading = element("h3", text(f"{members[0].net} on {members[0].pack}"))
     scores = {row.system: read_score(row, made, args.results) for row in members}
-    stores = {row.system: read_labels(row, args.results) for row in members}
+    stores = {row.system: Labels(row.labels(args.results, args.shards)) for row in members}
     for store in stores.values():
         store.belongs_to(pack)
-    subject = Subject(pack, tuple(members), scores, stores, args.results)
+    subject = Subject(pack, tuple(members), scores, stores, args.results, args.shards)
     ious = {system: 100 * overlap.iou(score.total("all")) for system, score in scores.items()}
     quality = sections.quality(name, pack, ious, [rows[row] for row in members], colours, figures)
     pictures = show_pictures(subject, args.images)
@@ -119,15 +120,6 @@ def read_score(row, made, results):
     return score
 
 
-def read_labels(row, results):
-    """Open the labels of one run."""
-    paths = row.labels(results)
-    if not paths:
-        where = f"{results}, {row.net}/{row.system} on {row.pack}"
-        raise DataError(where, "no labels", "those that were scored", "run `refine` again")
-    return Labels(paths)
-
-
 def show_data(name, pack, rows):
     """Return what one pack holds."""
     known = sorted(pack.splits, key=SPLITS.find)
@@ -136,12 +128,13 @@ def show_data(name, pack, rows):
     return sections.data(name, pack, sizes, f"{images} images")
 
 
-def show_results(packs, networks, rows, colours, figures, results):
+def show_results(packs, networks, rows, colours, figures, args):
     """Return table, gains and statements of every pack."""
     shown = []
     for name in packs:
         members = [row for (pack, _), some in networks.items() if pack == name for row in some]
-        memory = [tables.peak_memory(path.with_suffix(".time.tsv") for path in row.labels(results)) for row in members]
+        stores = [row.labels(args.results, args.shards) for row in members]
+        memory = [tables.peak_memory(path.with_suffix(".time.tsv") for path in paths) for paths in stores]
         shown.append(sections.results(name, [rows[row] for row in members], memory, colours, figures))
     return "".join(shown)
 
@@ -161,15 +154,14 @@ def show_pictures(subject, count):
     return gallery.scenes(shown, len(subject.labels))
 
 
-def show_networks(packs, networks, results):
+def show_networks(packs, networks, args):
     """Return what the networks are that were built from settings of their own: "" if there are none."""
     told = {}
     for (pack, net), members in networks.items():
-        paths = members[0].unaries(results)
-        chosen = Settings(Cache(paths).stores[0].stamp["settings"]) if paths else {}
+        chosen = Settings(Cache(members[0].unaries(args.results, args.shards)).stamp["settings"])
         if "network" in chosen:
             facts = nets.facts(chosen.network, packs[pack].classes)
-            told[f"{net} on {pack}"] = facts, training_speed(members[0], chosen, results)
+            told[f"{net} on {pack}"] = facts, training_speed(members[0], chosen, args.results)
     return sections.networks(told) if told else ""
 
 

@@ -28,6 +28,7 @@ STAMP = {
     "project": "edgewise 0",
     "commit": "0123456789ab",
     "versions": {"python": "3", "torch": "2"},
+    "source": "0" * 12,
     "inputs": {},
     "settings": {},
     "seed": 0,

@@ -21,7 +21,8 @@ def config():
 
 
 def settings(root, **changed):
-    return Settings(config() | {"root": str(root / "VOC2010"), "labels": str(root / "context")} | changed)
+    whole = {key: value for key, value in config().items() if key != "counts"}  # of which this is a miniature
+    return Settings(whole | {"root": str(root / "VOC2010"), "labels": str(root / "context")} | changed)
 
 
 def read(root, **changed):

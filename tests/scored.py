@@ -66,7 +66,7 @@ class ScoredRuns:
     def report(self, output=None):
         """Run `report`."""
         given = {"runs": self.runs, "table": self.table, "results": self.results, "output": output or self.page}
-        return report.main(_options(given | {"images": 3}))
+        return report.main(_options(given | {"images": 3, "shards": 1}))
 
     def rows(self):
         """Return the table's lines by "NET/SYSTEM"."""

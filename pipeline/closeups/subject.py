@@ -7,7 +7,6 @@ import numpy as np
 
 from pipeline import systems
 from pipeline.core import device
-from pipeline.core.errors import DataError
 from pipeline.figures import gallery
 from pipeline.formats import fitted
 from pipeline.formats.confusions import Score
@@ -26,6 +25,7 @@ class Subject:
     scores: dict[str, Score]
     labels: dict[str, Labels]
     results: str  # the folder
+    shards: int  # of unaries and of labels
 
     @cached_property
     def names(self):
@@ -69,12 +69,7 @@ class Subject:
 
     @cached_property
     def _cache(self):
-        run = self.runs[0]
-        paths = run.unaries(self.results)
-        if not paths:
-            where = f"{self.results}, {run.net} on {run.pack}"
-            raise DataError(where, "no unaries", "those that the labels were made of", "run `cache` again")
-        cache = Cache(paths)
+        cache = Cache(self.runs[0].unaries(self.results, self.shards))
         cache.belongs_to(self.pack)
         return cache
 

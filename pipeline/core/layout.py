@@ -39,17 +39,17 @@ class Run:
         """Path of the pack."""
         return Path(results, "pack", f"{self.pack}.h5")
 
-    def unaries(self, results):
-        """Paths of the unary shards that are there."""
-        return sorted(Path(results, "cache", self.pack, self.net).glob("*.zarr"))
+    def unaries(self, results, shards):
+        """Paths of the unaries, in so many shards."""
+        return _shards(Path(results, "cache", self.pack, self.net), shards)
 
     def fitted(self, results):
         """Path of the fitted system."""
         return Path(results, "fit", self.pack, self.net, f"{self.system}.npz")
 
-    def labels(self, results):
-        """Paths of the shards of refined labels that are there."""
-        return sorted(Path(results, "refine", self.pack, self.net, self.system).glob("*.zarr"))
+    def labels(self, results, shards):
+        """Paths of the refined labels, in so many shards."""
+        return _shards(Path(results, "refine", self.pack, self.net, self.system), shards)
 
     def score(self, results):
         """Path of the confusion counts."""
@@ -60,6 +60,10 @@ class Run:
         trained = Path(results, "train", self.pack, f"{self.net}.jsonl")
         tuned = sorted(Path(results, "finetune", self.pack, self.net).glob("*.jsonl"))
         return [path for path in (trained, *tuned) if path.is_file()]
+
+
+def _shards(folder, count):
+    return [folder / f"{shard}.zarr" for shard in range(count)]
 
 
 def read_runs(path):

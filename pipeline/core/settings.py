@@ -65,7 +65,7 @@ def read(path, kind):
     ----------
     path : str or Path
         A YAML file.
-    kind : {"config", "packs", "nets", "systems"}
+    kind : {"config", "downloads", "packs", "nets", "systems"}
         What it describes; picks the schema, for the last three by the file's own key `reader`, `source`
         or `system`.
 
@@ -174,6 +174,8 @@ def _explain_choice(error, where, path, prefix):
         key = ".".join(map(str, [*path, keys[0]]))
         return SettingsError(f"{where}, key '{key}'", found, f"one of {', '.join(keys)}", "give exactly one of them")
     if any("name" not in branch.get("properties", {}) for branch in branches):
+        if deeper := next((fault for fault in error.context if len(fault.absolute_path) > len(error.absolute_path)), 0):
+            return _explain(deeper, where, prefix)
         about = error.schema.get("description", "another value")
         return SettingsError(f"{where}, key '{'.'.join(map(str, path))}'", repr(given), about, "mend the value")
     rules = [branch["properties"]["name"] for branch in branches]

@@ -4,7 +4,8 @@ ROOT/IMAGES, ROOT/LABELS   paths of a split's photographs and labels, with {name
 ROOT/LIST                  the names of a split, one a line; without it all photographs that are there
 """
 
-from pathlib import Path
+import glob
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -35,22 +36,20 @@ def read(settings, seed):
     DataError
         If a list, image or label is missing or does not fit; the message names the file.
     SettingsError
-        If a path has no {name}, or a class no colour.
+        If a path has no {name}, or colours or void values contradict the classes.
     """
     root, class_names = Path(settings.root).expanduser(), tuple(settings.class_names)
+    _check(settings, class_names)
+    named, files = {}, {}
     for split, chosen in settings.splits.items():
-        for key in ("images", "labels"):
-            if chosen[key].count(NAME) != 1:
-                where, expected = f"key 'splits.{split}.{key}'", f"a path with {NAME} in it, once"
-                raise SettingsError(where, f"'{chosen[key]}'", expected, "mend the path")
-    colours = None if settings.colours == "none" else settings.colours
-    if colours is not None and (missing := [name for name in class_names if name not in colours]):
-        raise SettingsError("key 'colours'", f"none for '{missing[0]}'", "one for every class", "add it")
-    named = {split: _names(root, chosen) for split, chosen in settings.splits.items()}
+        named[split] = _names(root, chosen)
+        for name in named[split]:
+            found = _files(root, chosen, name)
+            if files.setdefault(name, found) != found:
+                do = "rename one of the two, a name stands for one photograph"
+                raise DataError(found[0], f"the name {name}, as {files[name][0]} has", "names of their own", do)
     divided, blocks = splits.divide(root, named, settings.block_length)
-    # What is held out of train stands where train's images do.
-    homes = {split: settings.splits.get(split, settings.splits.train) for split in divided}
-    files = {name: _files(root, homes[split], name) for split, names in divided.items() for name in names}
+    colours = None if settings.colours == "none" else settings.colours
 
     def labels(path):
         return _coloured(path, class_names, colours) if colours else _indexed(path, class_names, settings.void)
@@ -64,14 +63,39 @@ def read(settings, seed):
     return Source(class_names, divided, sample, blocks)
 
 
+def _check(settings, class_names):
+    """Refuse paths without a place for the name, and colours or void values that contradict the classes."""
+    for split, chosen in settings.splits.items():
+        for key in ("images", "labels"):
+            if chosen[key].count(NAME) != 1:
+                where, expected = f"key 'splits.{split}.{key}'", f"a path with {NAME} in it, once"
+                raise SettingsError(where, f"'{chosen[key]}'", expected, "mend the path")
+    if settings.colours == "none":
+        if classes := [value for value in settings.void if value < len(class_names)]:
+            found, expected = f"{classes[0]}, the value of '{class_names[classes[0]]}'", "values that are no class"
+            raise SettingsError("key 'void'", found, expected, "take it out")
+        return
+    if settings.void:
+        do = "set [], and give void colours names in `colours` that are no class"
+        raise SettingsError("key 'void'", f"{list(settings.void)}", "none where labels are colours", do)
+    if missing := [name for name in class_names if name not in settings.colours]:
+        raise SettingsError("key 'colours'", f"none for '{missing[0]}'", "one for every class", "add it")
+    names = {}
+    for name, colour in settings.colours.items():
+        if names.setdefault(colour, name) != name:
+            found = f"{list(colour)} for '{names[colour]}' and '{name}'"
+            raise SettingsError("key 'colours'", found, "a colour of its own for each", "mend one of them")
+
+
 def _names(root, chosen):
     """Return the names of a split: of its list, whose lines may be paths; or of all its photographs."""
+    before, after = str(root / chosen.images).split(NAME)
     if "list" in chosen:
         path = root / chosen.list
         lines = splits.lines_of(path, f"check that {root} is the folder, or leave `list` out")
-        return splits.each_once(path, [Path(line.split()[0]).stem for line in lines])
-    before, after = chosen.images.split(NAME)
-    found = sorted(path.relative_to(root).as_posix() for path in root.glob(f"{before}*{after}"))
+        # Somebody's paths, perhaps of Windows, which knows both slashes.
+        return splits.each_once(path, [PureWindowsPath(line.split()[0]).name.removesuffix(after) for line in lines])
+    found = sorted(glob.glob(f"{glob.escape(before)}*{glob.escape(after)}"))  # noqa: PTH207, whole paths are cut
     if not found:
         raise DataError(root, "no photographs", f"some at {chosen.images}", "check `root` and `images`")
     return [path[len(before) : len(path) - len(after)] for path in found]

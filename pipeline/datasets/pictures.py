@@ -22,7 +22,7 @@ def photograph(path):
 
 
 def indices(path):
-    """Read a PNG whose values are classes or ids as (H, W) uint8; DataError if it is damaged or holds colours."""
+    """Read labels whose values are classes or ids as (H, W) uint8; DataError if damaged, or if they are colours."""
     labels = _open(path, "labels")
     if labels.mode not in ("P", "L"):
         expected = "one of mode P or L, whose values are classes"

@@ -3,7 +3,6 @@
 import numpy as np
 
 from pipeline.core.errors import DataError
-from pipeline.core.settings import nearest
 
 HELD_OUT_SEED = 2018  # fixed: the held-out images are part of the protocol, not of a run
 
@@ -11,18 +10,20 @@ HELD_OUT_SEED = 2018  # fixed: the held-out images are part of the protocol, not
 def lines_of(path, do):
     """Read the lines of a list that are not empty, ends cut off; DataError if there are none or no file: then `do`."""
     if not path.is_file():
-        known = [file.stem for file in path.parent.glob(f"*{path.suffix}")]
-        do = nearest(path.stem, known) if known else do
         raise DataError(path, "no such file", "a list of image names, one a line", do)
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(path, "bytes that are no UTF-8", "a list of image names", "save it as UTF-8") from None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise DataError(path, "no names", "at least one", "list the images of this split")
     return lines
 
 
 def names_of(path, do):
-    """Read a list of names, the first word of each line; errors as for `lines_of`, and if a name stands there twice."""
-    return each_once(path, [line.split()[0] for line in lines_of(path, do)])
+    """Read a list of names, each word is one; errors as for `lines_of`, and if a name stands there twice."""
+    return each_once(path, [name for line in lines_of(path, do) for name in line.split()])
 
 
 def each_once(where, names):
@@ -64,7 +65,7 @@ def divide(where, named, block_length=1):
                 f"{where}, splits {split} and val", f"{both[0]} in both", "disjoint lists", "mend the lists"
             )
     blocks = blocks_of(dict.fromkeys([*train, *heldout, *val]), block_length)
-    if not heldout:
+    if "heldout" not in named:
         heldout = hold_out(train, blocks)
         if len(heldout) == len(train):
             found, do = f"{len(train)} images in one block", "lower `block_length` or add images"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.core.errors import DataError
 from pipeline.core.sample import Sample
+from pipeline.core.settings import nearest
 from pipeline.datasets import Source, pictures, splits
 
 
@@ -32,8 +33,9 @@ def read(settings, seed):
 
 def names_in(root, folder, split):
     """Return the names of the list ROOT/ImageSets/FOLDER/SPLIT.txt; errors as for `splits.names_of`."""
-    do = f"check that {root} has the layout of PASCAL VOC"
-    return splits.names_of(root / "ImageSets" / folder / f"{split}.txt", do)
+    path = root / "ImageSets" / folder / f"{split}.txt"
+    known = [file.stem for file in path.parent.glob("*.txt")]
+    return splits.names_of(path, nearest(split, known) if known else f"check that {root} has the layout of PASCAL VOC")
 
 
 def image_file(root, name):

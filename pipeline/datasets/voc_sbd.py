@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.errors import SettingsError
+from pipeline.core.errors import DataError, SettingsError
 from pipeline.core.sample import Sample
 from pipeline.core.settings import nearest
 from pipeline.datasets import Source, matlab, pictures, splits, voc
@@ -57,7 +57,10 @@ def read(settings, seed):
                 choices.append(folder / "cls" / f"{name}.mat")
             if settings.label_priority == "sbd":
                 choices.reverse()
-            files[name] = voc.image_file(root, name), pictures.first_file(*choices)
+            truth = next((path for path in choices if path.is_file()), None)
+            if truth is None:
+                raise DataError(" or ".join(map(str, choices)), "no such file", "labels of all images", AGAIN)
+            files[name] = voc.image_file(root, name), truth
     class_names = tuple(settings.class_names)
     return Source(class_names, divided, lambda name: _sample(name, *files[name], len(class_names)))
 
@@ -68,9 +71,12 @@ def _names(root, folder, split, name):
         train, val = (frozenset(voc.names_in(root, "Segmentation", each)) for each in ("train", "val"))
         do = "set `sbd` to the folder with cls, train.txt and val.txt"
         sbd = frozenset().union(*(splits.names_of(folder / f"{each}.txt", do) for each in ("train", "val")))
-        return sorted(DERIVED[name](train, val, sbd))
-    known = [*DERIVED, *(path.stem for path in (root / "ImageSets/Segmentation").glob("*.txt"))]
-    if name not in known:
+        if not (names := sorted(DERIVED[name](train, val, sbd))):
+            raise DataError(f"{root} and {folder}, list {name}", "no image", "at least one", "check the lists of both")
+        return names
+    lists = [path.stem for path in (root / "ImageSets/Segmentation").glob("*.txt")]
+    if lists and name not in lists:
+        known = [*DERIVED, *lists]
         raise SettingsError(f"key 'splits.{split}'", f"'{name}'", "a list of VOC's or a made one", nearest(name, known))
     return voc.names_in(root, "Segmentation", name)
 

@@ -1,6 +1,6 @@
-"""Labels: one system's answer for many images, in one Zarr store.
+"""Labels: one system's answer for many images, in one Zarr store or several shards.
 
-STORE             attributes: class_names, pack_digest, summary of the refinement, stamp, digest, names
+STORE             attributes: class_names, pack_digest, stamp, digest, names
 STORE/NAME        (H W) uint8 class; attributes: seconds (of refining, warm), changed (share of pixels whose
                   label differs from the unary's), sha256; of systems that minimise an energy that of the labels and
                   a bound of all energies (energy, bound)

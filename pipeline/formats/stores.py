@@ -155,11 +155,12 @@ class Shards:
                 if store.attributes[key] != self.attributes[key]:
                     found, expected = f"{key} {store.attributes[key]}", f"{self.attributes[key]} as in {self.path}"
                     raise DataError(store.path, found, expected, self._again)
+            for key in ("inputs", "settings", "source"):
+                if store is not self.stores[0] and store.stamp[key] != self.stamp[key]:
+                    raise DataError(store.path, f"other {key} than in {self.path}", "shards of one run", self._again)
             if both := next((name for name in store.names if name in self._home), None):
                 found = f"image {both}, as in {self._home[both].path}"
-                raise DataError(
-                    store.path, found, "each image in one store", "remove those of another number of `shards`"
-                )
+                raise DataError(store.path, found, "each image in one store", "name one of the two")
             self._home |= dict.fromkeys(store.names, store)
 
     @property

@@ -8,6 +8,7 @@ An interrupted download goes on where it stopped. What is there already is left 
 
 import hashlib
 import http.client
+import platform
 import shutil
 import sys
 import tarfile
@@ -54,16 +55,19 @@ def run(args):
         )
     missing = [file.file for file in entry.files if not (is_there(file, folder) or file.urls or file.file in given)]
     if missing:
-        do = f"get it at {entry.page} and give --archive {missing[0]}"
+        do = f"get it{f' at {entry.page}' if 'page' in entry else ''} and give --archive {missing[0]}"
         raise DataError(missing[0], "no address to fetch it from", "a file", do)
     for file in entry.files:
         if is_there(file, folder):
             stage.log.info("%s: is there already", ", ".join(map(str, places(file, folder).values())))
             continue
-        path = given.get(file.file) or fetch(file, folder)
+        own = file.file not in given
+        path = fetch(file, folder) if own else given[file.file]
         check(file, path)
         put(file, path, folder)
-        if file.file not in given and "unpacks" in file and not args.keep:
+        if own and args.keep:
+            path.replace(folder / file.file)
+        elif own:
             path.unlink()
 
 
@@ -79,12 +83,12 @@ def is_there(file, folder):
 
 
 def fetch(file, folder):
-    """Download a file, going on where an earlier run stopped; return its path."""
-    path = folder / file.file
+    """Download a file, going on where an earlier run stopped; return its path, which is not yet that of its place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".{file.file}.download"
+    beside = files.partial(folder / file.file)
     if path.is_file():
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = files.partial(path)
     for url in file.urls:
         for _ in range(ATTEMPTS):
             before = _size(beside)
@@ -110,28 +114,43 @@ def receive(url, beside):
     start = _size(beside)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            goes_on = answer.status == 206
-            length = answer.headers.get("Content-Length", "")
-            total = int(length) if length.isdecimal() else None
-            with beside.open("ab" if goes_on else "wb") as out:
-                count = 0
-                for piece in stage.progress(_pieces(answer), total and -(-total // PIECE), "MiB"):
-                    out.write(piece)
-                    count += len(piece)
-            if total is not None and count < total:
-                raise Broken(f"the connection ended {total - count} bytes too early")
+        answer = urllib.request.urlopen(request, timeout=PATIENCE)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # more is here than there is to get: not the same file
+        if error.code == 416 and start:  # all is here already, or more than there is
+            if error.headers.get("Content-Range") == f"bytes */{start}":
+                return
             beside.unlink()
         raise Broken(f"status {error.code} {error.reason}") from None
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise Broken(" ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _broken(error) from None
+    with answer:
+        goes_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        if answer.status == 206 and not goes_on:
+            raise Broken(f"a part that begins elsewhere: {answer.headers.get('Content-Range')}")
+        length = answer.headers.get("Content-Length", "")
+        total, count = int(length) if length.isdecimal() else None, 0
+        with beside.open("ab" if goes_on else "wb") as out:
+            for piece in stage.progress(_pieces(answer), total and -(-total // PIECE), "MiB"):
+                out.write(piece)
+                count += len(piece)
+    if total is not None and count < total:
+        raise Broken(f"the connection ended {total - count} bytes too early")
 
 
 def _pieces(answer):
-    while piece := answer.read(PIECE):
+    """Yield what comes; errors of the network, not those of the disk, become `Broken`."""
+    while True:
+        try:
+            piece = answer.read(PIECE)
+        except (OSError, http.client.HTTPException) as error:
+            raise _broken(error) from None
+        if not piece:
+            return
         yield piece
+
+
+def _broken(error):
+    return Broken(" ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__)
 
 
 def _size(path):
@@ -156,56 +175,61 @@ def check(file, path):
 
 
 def _advice(path):
-    return f"delete {path.name} and fetch it again; if it is right, put what was found into config/downloads.yaml"
+    return f"delete {path} and fetch it again; if it is right, put what was found into config/downloads.yaml"
 
 
 def put(file, path, folder):
     """Bring the parts of a file to their places, each whole or not at all."""
-    targets = {part: place for part, place in places(file, folder).items() if not place.exists()}
-    beside = files.partial(folder / f"{file.file}.unpacked")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        if "unpacks" in file:
-            unpack(path, beside, tuple(targets))
-        else:
-            shutil.copyfile(path, beside / file.file)
-        for part, place in targets.items():
+    for part, place in places(file, folder).items():
+        if place.exists():
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the place, which may lie on another disk.
+        beside = files.partial(place)
+        shutil.rmtree(beside, ignore_errors=True)
+        try:
+            beside.mkdir()
+            if part:
+                unpack(path, beside, part, zipped=file.file.endswith(".zip"))
+            else:
+                shutil.copyfile(path, beside / file.file)
             found = beside / (part or file.file)
             if not found.exists():
                 raise DataError(path, f"no {part} in it", "the folders that config/downloads.yaml names", _advice(path))
-            place.parent.mkdir(parents=True, exist_ok=True)
             found.replace(place)
             stage.log.info("%s", place)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
-def unpack(path, folder, parts):
-    """Extract these folders of an archive; nothing may leave the folder it is unpacked into."""
+def unpack(path, folder, part, zipped):
+    """Extract one folder of an archive; nothing may leave the folder it is unpacked into."""
     try:
-        if path.suffix == ".zip":
+        if zipped:
             with zipfile.ZipFile(path) as archive:
-                names = [name for name in archive.namelist() if _is_in(name, parts)]
+                names = [name for name in archive.namelist() if _is_in(name, part)]
                 if outside := [name for name in names if _leaves(name)]:
                     raise _harmful(path, outside[0])
                 for name in stage.progress(names, len(names), "files"):
                     archive.extract(name, folder)
         else:
+            if not hasattr(tarfile, "data_filter"):
+                found, do = f"Python {platform.python_version()}", f"use another, or unpack {part} of it by hand"
+                raise DataError(path, found, "3.11.4 or newer, which refuses harmful archives", do)
             with tarfile.open(path) as archive:
                 archive.extraction_filter = tarfile.data_filter  # refuses what would leave the folder, links too
                 for member in stage.progress(archive, None, "files"):
-                    if _is_in(member.name, parts):
+                    if _is_in(member.name, part):
                         archive.extract(member, folder)
     except tarfile.FilterError as error:
         raise _harmful(path, error) from None
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, KeyError, RuntimeError) as error:
         raise DataError(path, f"a damaged archive ({error})", "a whole one", _advice(path)) from None
 
 
-def _is_in(name, parts):
-    """Tell whether a member lies in one of these folders; one that leaves them is let through, to be refused."""
-    return _leaves(name) or any(PurePosixPath(name).is_relative_to(part) for part in parts)
+def _is_in(name, part):
+    """Tell whether a member lies in a folder; one that leaves the archive's is let through, to be refused."""
+    return _leaves(name) or PurePosixPath(name).is_relative_to(part)
 
 
 def _leaves(name):

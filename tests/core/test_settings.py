@@ -227,3 +227,8 @@ def test_a_value_of_a_type_that_is_none_of_several(tmp_path):
     assert "key 'colours': found 5, expected none where labels are values; or the colour of every class" in refusal(
         path, "packs"
     )
+
+
+def test_a_fault_inside_one_of_several_types_is_named_with_its_way(tmp_path):
+    path = edited(tmp_path, "packs/msrc21.yaml", ("cow", "cow: [0, 0]"))
+    assert "key 'colours.cow': found [0, 0], expected minItems 3" in refusal(path, "packs")

@@ -112,6 +112,46 @@ def test_a_path_without_a_place_for_the_name(camvid):
     )
 
 
+def test_a_name_stands_for_one_photograph(camvid):
+    """Numbers begin anew in many folders; dropping one of two unseen would be worse than to refuse."""
+    for folder, array in (("more", np.full((*SIZE, 3), 9, np.uint8)), ("moreannot", values_of("x", 11))):
+        save(camvid / folder / "0001TP_00000.png", array)
+    splits = settings.read(PACKS / "camvid.yaml", "packs").splits.plain()
+    splits["heldout"] = {"images": "more/{name}.png", "labels": "moreannot/{name}.png"}
+    assert refusal(lambda: preset("camvid", camvid, splits=splits)) == (
+        f"{camvid}/more/0001TP_00000.png: found the name 0001TP_00000, as {camvid}/train/0001TP_00000.png has, "
+        "expected names of their own; rename one of the two, a name stands for one photograph"
+    )
+
+
+def test_names_with_dots_and_paths_with_brackets(tmp_path):
+    for split, names in (("train [1]", ["a.1", "a.2", "b.1"]), ("val", ["c.1"])):
+        for name in names:
+            save(tmp_path / split / f"{name}.png", np.full((*SIZE, 3), 90, np.uint8))
+            save(tmp_path / split / "labels" / f"{name}.png", values_of(name, 2))
+    (tmp_path / "val.txt").write_text("C:\\photos\\c.1.png ignored\n")
+    splits = {
+        "train": {"images": "./train [1]/{name}.png", "labels": "train [1]/labels/{name}.png"},
+        "val": {"images": "val//{name}.png", "labels": "val/labels/{name}.png", "list": "val.txt"},
+    }
+    found = preset("camvid", tmp_path, splits=splits, block_length=1).splits
+    assert {*found["train"], *found["heldout"]} == {"a.1", "a.2", "b.1"} and found["val"] == ("c.1",)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "expected"),
+    [
+        ("camvid", {"void": [3, 11]}, "key 'void': found 3, the value of 'road', expected values that are no class"),
+        ("msrc21", {"void": [0]}, "key 'void': found [0], expected none where labels are colours"),
+        ("msrc21", {"colours": {"cow": [0, 128, 0]}}, "found [0, 128, 0] for 'grass' and 'cow', expected a colour of"),
+    ],
+)
+def test_settings_that_contradict_each_other(tmp_path, name, changed, expected):
+    if "colours" in changed:
+        changed = {"colours": settings.read(PACKS / "msrc21.yaml", "packs").colours.plain() | changed["colours"]}
+    assert expected in refusal(lambda: preset(name, tmp_path, **changed), SettingsError)
+
+
 def test_an_empty_folder(tmp_path):
     assert refusal(lambda: preset("camvid", tmp_path)) == (
         f"{tmp_path}: found no photographs, expected some at train/{{name}}.png; check `root` and `images`"

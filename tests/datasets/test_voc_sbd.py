@@ -124,8 +124,21 @@ def test_sbd_elsewhere(root):
 def test_labels_that_are_missing_are_found_before_anything_is_packed(root):
     path = root / "dataset/cls" / f"{ALONE[0]}.mat"
     path.unlink()
-    said = refusal(lambda: read(root))
-    assert f"{ALONE[0]}.png: found no such file" in said
+    own = root / "VOC2012/SegmentationClass" / f"{ALONE[0]}.png"
+    assert refusal(lambda: read(root)) == (
+        f"{own} or {path}: found no such file, expected labels of all images; take the file from its archive again"
+    )
+
+
+def test_voc_elsewhere(root):
+    said = refusal(lambda: read(root / "nowhere", "train"))
+    assert f"check that {root}/nowhere/VOC2012 has the layout of PASCAL VOC" in said
+
+
+def test_a_list_that_comes_out_empty(root):
+    (root / "dataset/val.txt").write_text("".join(f"{name}\n" for name in VAL))
+    said = refusal(lambda: read(root, "crfrnn_train", "crfrnn_val"))
+    assert "list crfrnn_val: found no image, expected at least one; check the lists of both" in said
 
 
 def damage(path):

@@ -151,3 +151,11 @@ def test_an_image_in_two_shards_is_refused(tmp_path, pack):
     made = [builders.labels(tmp_path / f"{name}.zarr", pack.path, path) for name in ("0", "1")]
     said = refusal(lambda: Labels(made))
     assert said.startswith(f"{made[1]}: found image val_0, as in {made[0]}, expected each image in one store; ")
+
+
+def test_labels_of_two_fits_are_refused(tmp_path, pack):
+    path = cached(tmp_path, pack)
+    made = [builders.labels(tmp_path / f"{name}.zarr", pack.path, path, split=split, system=name)
+            for name, split in (("convcrf", "val"), ("crfrnn", "heldout"))]  # fmt: skip
+    said = refusal(lambda: Labels(made))
+    assert said == f"{made[1]}: found other settings than in {made[0]}, expected shards of one run; run `refine` again"

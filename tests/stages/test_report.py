@@ -147,7 +147,7 @@ def test_report_wants_the_unaries(copy, capsys):
     shutil.rmtree(copy.results / "cache/tiny/tuned")
     assert copy.report() == 2
     error = capsys.readouterr().err
-    assert "tuned on tiny: found no unaries, expected those that the labels were made of; run `cache` again" in error
+    assert "cache/tiny/tuned/0.zarr: found no such store, expected a Zarr store; run `cache` first" in error
 
 
 def test_the_class_that_gains_most_is_one_of_the_truth():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scored import WIDTHS, ScoredRuns
 
+from pipeline import score
 from pipeline.formats import confusions
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
@@ -33,6 +34,25 @@ def test_score_repeats_to_the_byte(copy):
     before = path.read_bytes()
     assert copy.score(RUN) == 0
     assert path.read_bytes() == before
+
+
+def test_score_of_shards_is_that_of_the_whole(tiny_run, tmp_path, capsys):
+    shards = [tmp_path / "0.zarr", tmp_path / "1.zarr"]
+    for number, path in enumerate(shards, start=1):
+        assert tiny_run("refine", shard=f"{number}-of-2", output=path) == 0
+
+    def scored(output, *labels):
+        paths = ["--pack", tiny_run.pack, "--labels", *labels, "--output", tmp_path / output]
+        return score.main([*map(str, paths), "--split", "val", "--widths", "1"])
+
+    assert [scored("whole.h5", tiny_run.labels), scored("shards.h5", *shards)] == [0, 0]
+    whole, parts = (confusions.Score(tmp_path / name) for name in ("whole.h5", "shards.h5"))
+    for group in ("all", "bands", "exact"):
+        counts = [np.concatenate(list(found.parts(group))) for found in (whole, parts)]
+        np.testing.assert_array_equal(*counts)
+    capsys.readouterr()
+    assert scored("lacking.h5", shards[1]) == 2
+    assert "1.zarr: found no image val_0, expected every image of the split; run `refine`" in capsys.readouterr().err
 
 
 def test_score_refuses_labels_of_another_pack(copy, capsys):

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
@@ -44,7 +43,7 @@ def test_the_rules_write_where_layout_says(tmp_path):
     outputs = {path for line in re.findall("output: (.*)", text) for path in line.split(", ")}
     for run in layout.read_runs(ROOT / "config/runs/embedded.tsv"):
         paths = [run.pack_file("results"), run.fitted("results"), run.score("results")]
-        paths += [Path("results/refine", run.pack, run.net, run.system, "0.zarr")]
+        paths += [*run.unaries("results", 1), *run.labels("results", 1)]
         assert {str(path) for path in paths} <= outputs
 
 

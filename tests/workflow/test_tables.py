@@ -26,7 +26,8 @@ def test_a_table_is_a_target(tmp_path, table):
     jobs = planned(folder, table)
     runs = layout.read_runs(folder / f"config/runs/{table}.tsv")
     for stage in ("refine", "score"):
-        wanted = [f"{stage} pack={run.pack}, net={run.net}, system={run.system}" for run in runs]
+        shard = ", shard=0" if stage == "refine" else ""
+        wanted = [f"{stage} pack={run.pack}, net={run.net}, system={run.system}{shard}" for run in runs]
         assert [job for job in jobs if job.split()[0] == stage] == sorted(wanted)
     # What is trained together with its network is fitted to the network it starts from.
     fits = {(run.pack, trained_with(run) or run.net, run.system) for run in runs}

@@ -29,6 +29,7 @@ rule report:
         runtime=growing(60),
     params:
         images=config["gallery"],
+        shards=config["shards"],
         code=lambda w: source_hash(
             "pipeline.report",
             *{system_source(run.system) for run in RUNS[w.runs]},
@@ -37,5 +38,5 @@ rule report:
     shell:
         r"""
         python -m pipeline.report --runs {input.runs:q} --table {input.table:q} --results results \
-            --images {params.images} --output $(dirname {output.page:q}) --log {log:q}
+            --shards {params.shards} --images {params.images} --output $(dirname {output.page:q}) --log {log:q}
         """
