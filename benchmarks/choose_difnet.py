@@ -35,6 +35,8 @@ VARIANTS = {
     "learning rate 0.005": {"fit": {"learning_rate": 0.005}},
     "learning rate 0.01": {"fit": {"learning_rate": 0.01}},
     "cross-entropy": {"fit": {"loss": "cross_entropy"}},
+    "importance at the rate of features": {"fit": {"parameters": {"features": 1, "importance": 1, "mixing": 10}}},
+    "importance as it was drawn": {"fit": {"parameters": {"features": 1, "mixing": 10}}},
     "published walks": PUBLISHED,
     "published walks, the trained network's branch": PUBLISHED
     | {"branch_weights": "FILE", "width": 0.5, "seed_stride": 8, "fit": {"parameters": "ALL", "learning_rate": 0.002}},
