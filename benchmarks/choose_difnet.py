@@ -15,11 +15,9 @@ from pipeline import systems
 from pipeline.core import settings
 from pipeline.core.settings import ROOT
 from pipeline.fit import Labelled
-from pipeline.formats import weights
 from pipeline.metrics.overlap import percent
 
 THREADS, CPU = 2, torch.device("cpu")
-PUBLISHED = {"walks": ["image", "layer1", "layer2", "layer3", "layer4"], "affinity": "product", "positions": 0}
 VARIANTS = {
     "default": {},
     "without positions": {"positions": 0},
@@ -37,9 +35,11 @@ VARIANTS = {
     "cross-entropy": {"fit": {"loss": "cross_entropy"}},
     "importance at the rate of features": {"fit": {"parameters": {"features": 1, "importance": 1, "mixing": 10}}},
     "importance as it was drawn": {"fit": {"parameters": {"features": 1, "mixing": 10}}},
-    "published walks": PUBLISHED,
-    "published walks, the trained network's branch": PUBLISHED
-    | {"branch_weights": "FILE", "width": 0.5, "seed_stride": 8, "fit": {"parameters": "ALL", "learning_rate": 0.002}},
+    "published walks": {
+        "walks": ["image", "layer1", "layer2", "layer3", "layer4"],
+        "affinity": "product",
+        "positions": 0,
+    },
 }
 
 
@@ -56,32 +56,26 @@ def main():
         Labelled(pack, shards, [name for name in names if (name in last) == held]) for held in (False, True)
     )
     classes = fitted_on.pack.classes
-    file = f"{args.results}/train/embedded/resnet18.safetensors"
     unary = settings.read(ROOT / "config/systems/unary.yaml", "systems")
     rows = {"unary": {"miou": miou(systems.build(unary, classes, CPU), scored, classes)}}
     for name, changes in VARIANTS.items():
-        rows[name] = run(changed(changes, file), fitted_on, scored, classes)
+        rows[name] = run(changed(changes), fitted_on, scored, classes)
         print(name, rows[name], flush=True)
     counts = {"fitted on": len(fitted_on), "scored": len(scored)}
     record.keep("choose_difnet", record.header(THREADS) | counts | {"rows": rows})
 
 
-def changed(changes, file):
+def changed(changes):
     """Return the default settings with these changes."""
     values = settings.read(ROOT / "config/systems/difnet.yaml", "systems").plain()
-    changes = {key: file if value == "FILE" else value for key, value in changes.items()}
-    fitting = values["fit"] | changes.pop("fit", {})
-    if fitting["parameters"] == "ALL":
-        fitting["parameters"] = {"similarity": 0.1, "features": 1, "importance": 1, "mixing": 10}
-    return settings.check(values | changes | {"fit": fitting}, "systems", where="a variant")
+    return settings.check(
+        values | changes | {"fit": values["fit"] | changes.get("fit", {})}, "systems", where="a variant"
+    )
 
 
 def run(chosen, fitted_on, scored, classes):
     """Fit; return the loss of the first and the last step, and the mean IoU of what was not fitted on, percent."""
     system = systems.build(chosen, classes, CPU)
-    if chosen.branch_weights != "none":
-        file = chosen.branch_weights
-        weights.load_into(system.branch, weights.read_start(file, chosen.scaling), file)
     losses = [row["loss"] for row in system.fit(fitted_on, seed=0)]
     return {"first": losses[0], "last": losses[-1], "miou": miou(system, scored, classes)}
 
