@@ -170,7 +170,7 @@ def inputs(folder, size):
         image = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         truth = np.asarray(labels.resize((width, height), Image.Resampling.NEAREST))
         truth = np.where(truth < classes, truth, 0).astype(np.uint8)
-        noise = {"cell": 8, "keep_probability": 0.8, "kind": "probability", "seed": 0}
+        noise = {"cell": 8, "keep_probability": 0.8, "kind": "probability", "stride": 1, "seed": 0}
         scores = noisy_truth(truth, classes, name=name, **noise)
         found.append(contestants.Input(image, scores.clip(1e-5, 1).astype(np.float32)))
     return found

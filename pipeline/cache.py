@@ -1,7 +1,7 @@
 """Cache a network's scores for the images that systems are fitted and tried on.
 
 reads   a pack; weights, or for `source: noisy_truth` the truth
-writes  unaries: logits at the network's stride, or made of the truth at full size; one shard of the images
+writes  unaries: logits at the network's stride, or made of the truth; one shard of the images
 
 A killed stage keeps the images it had finished.
 """
@@ -118,17 +118,17 @@ def network(args, net, pack, where):
 
 
 def noise(args, net, pack):
-    """Return the Source that the truth is, with noise: scores at full size."""
+    """Return the Source that the truth is, with noise."""
     if args.seed is None:
         raise SettingsError(f"{args.net}, key 'source'", "'noisy_truth'", "a network", "give --seed, no --weights")
 
     def scores(sample):
-        recipe = {key: net[key] for key in ("cell", "keep_probability", "kind")}
+        recipe = {key: net[key] for key in ("cell", "keep_probability", "kind", "stride")}
         made = noisy_truth(sample.truth, pack.classes, **recipe, seed=args.seed, name=sample.name)
         return torch.from_numpy(made)
 
     made_of = {"inputs": {"pack": pack.digest}, "seed": args.seed}
-    return Source(scores, kind=net.kind, grid=Grid("cells", 1), origin=args.net, made_of=made_of)
+    return Source(scores, kind=net.kind, grid=Grid("cells", net.stride), origin=args.net, made_of=made_of)
 
 
 def load(args, net, pack):

@@ -7,7 +7,7 @@ writes  a pack: images, truth, splits, class names and their categories
 import sys
 
 from pipeline import datasets
-from pipeline.core import settings, stage, stamp
+from pipeline.core import settings, stage, stamp, workers
 from pipeline.core.errors import SettingsError
 from pipeline.core.sample import VOID
 from pipeline.core.settings import nearest
@@ -18,6 +18,7 @@ def add_arguments(parser):
     """Declare the options."""
     parser.add_argument("--settings", required=True, metavar="YAML", help="the data set, a file of config/packs")
     parser.add_argument("--seed", required=True, type=stage.seed, help="of made images and of random splits")
+    parser.add_argument("--threads", required=True, type=stage.positive, help="samples read and encoded at a time")
     parser.add_argument("--output", required=True, metavar="H5")
 
 
@@ -46,13 +47,20 @@ def run(args):
         stamp=described,
     ) as put:
         void = pixels = 0
-        for name in stage.progress(names, len(names), "images"):
-            sample = source.sample(name)
-            put(sample)
-            void, pixels = void + int((sample.truth == VOID).sum()), pixels + sample.truth.size
+        done = workers.in_threads(lambda name: encoded(source, name), names, args.threads)
+        for arrays, void_here, size in stage.progress(done, len(names), "images"):
+            put(arrays)
+            void, pixels = void + void_here, pixels + size
     sizes = ", ".join(f"{split} {len(names)}" for split, names in source.splits.items())
     told = len(names), sizes, len(source.class_names), 100 * void / pixels
     stage.log.info("%d images (%s), %d classes, %.1f %% of the pixels void", *told)
+
+
+def encoded(source, name):
+    """Return one sample as a pack holds it, how many of its pixels are void, and how many it has."""
+    sample = source.sample(name)
+    arrays = packs.encode(sample, len(source.class_names))
+    return arrays, int((sample.truth == VOID).sum()), sample.truth.size
 
 
 def check_counts(counts, splits, path):

@@ -78,7 +78,8 @@ def pack(
         for number, name in enumerate(name for names in named.values() for name in names):
             made = sample(name, seed * 1000 + number, sizes[number % len(sizes)], classes, exact)
             truth = made.truth if void else made.exact
-            put(Sample(name, made.image, truth, made.exact, full_size(truth) if full else None))
+            whole = Sample(name, made.image, truth, made.exact, full_size(truth) if full else None)
+            put(packs.encode(whole, classes))
     return path
 
 

@@ -45,7 +45,7 @@ class TinyRun:
         where = {"backend": "cpu", "threads": 1}
         training = where | {"workers": 0, "seed": 0}
         return {
-            "pack": {"settings": self.pack_settings, "seed": 0},
+            "pack": {"settings": self.pack_settings, "seed": 0, "threads": 1},
             "train": {"pack": self.pack, "net": self.net} | training,
             "cache": {"pack": self.pack, "net": self.net, "weights": self.weights, "shard": "1-of-1"} | where,
             "fit": {"pack": self.pack, "unaries": self.unaries, "settings": self.system_settings} | training,

@@ -52,7 +52,14 @@ TUNED = {
     "finetune": LOOP | {"epochs": 1, "learning_rate": 1e-4, "normalisation": "frozen"},
     "cache": CACHE,
 }
-NOISY = {"source": "noisy_truth", "kind": "probability", "cell": 8, "keep_probability": 0.8, "cache": CACHE}
+NOISY = {
+    "source": "noisy_truth",
+    "kind": "probability",
+    "cell": 8,
+    "keep_probability": 0.8,
+    "stride": 1,
+    "cache": CACHE,
+}
 EMBEDDED = {
     "reader": "embedded",
     "trimap": "void",

@@ -10,7 +10,7 @@ from pipeline.core.errors import DataError
 from pipeline.core.sample import VOID
 
 
-def noisy_truth(truth, classes, *, cell, keep_probability, kind, seed, name):
+def noisy_truth(truth, classes, *, cell, keep_probability, kind, stride, seed, name):
     """Return scores that know the truth no finer than a cell, and in some cells do not know it at all.
 
     The truth as one map per class is resized to one value per cell and back to its size. Every cell draws a class,
@@ -32,13 +32,15 @@ def noisy_truth(truth, classes, *, cell, keep_probability, kind, seed, name):
         Towards the border all maps fade, see `resize`, and so does the sum of the scores. As probability they are
         divided by it, which leaves log p up to the constant that a softmax takes away. As logits they are handed on
         as they are: so does the authors' code, where a pixel that is sure has p = e / (e + C − 1), 0.12 of 21 classes.
+    stride : int
+        1, as published, or more: only the scores in the middle of ⌈H / stride⌉ × ⌈W / stride⌉ cells, of a grid "cells".
     seed : int
     name : str
         Of the image. Seed and name alone decide what is drawn.
 
     Returns
     -------
-    ndarray of shape (C, H, W), float32
+    ndarray of shape (C, ⌈H / stride⌉, ⌈W / stride⌉), float32
         In [0, 1].
 
     Raises
@@ -59,8 +61,9 @@ def noisy_truth(truth, classes, *, cell, keep_probability, kind, seed, name):
     noise = one_hot(rng.integers(classes, size=(rows, cols)), classes)
     kept = (rng.random((rows, cols)) < keep_probability).astype(np.float32)
     known = resize(one_hot(np.where(truth == VOID, 0, truth), classes), rows, cols)
-    kept = resize(kept, height, width)
-    scores = kept * resize(known, height, width) + (1 - kept) * resize(noise, height, width)
+    size = -(-height // stride), -(-width // stride)
+    kept = resize(kept, *size)
+    scores = kept * resize(known, *size) + (1 - kept) * resize(noise, *size)
     return scores / scores.sum(axis=0) if kind == "probability" else scores
 
 

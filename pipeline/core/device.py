@@ -4,6 +4,7 @@ import os
 import platform
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline.core.errors import BackendError
 
@@ -30,6 +31,7 @@ def setup(backend, threads):
         If torch finds no CUDA device where one was asked for.
     """
     torch.set_num_threads(threads)
+    threadpool_limits(threads, "blas")  # of NumPy
     if backend == "cuda":
         if not torch.cuda.is_available():
             raise BackendError("--backend", "'cuda' without a usable CUDA device", "a GPU", "use --backend cpu")

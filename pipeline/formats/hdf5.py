@@ -52,6 +52,24 @@ def whole(path):
             os.close(descriptor)
 
 
+def write_chunk(file, key, shape, chunk, gzip=None):
+    """Store an array (uint8) of one chunk whose filters were applied before: zlib at level `gzip`, then Fletcher-32."""
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk(shape)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)
+    if gzip is not None:
+        plan.set_deflate(gzip)
+    plan.set_fletcher32()
+    groups = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    groups.set_create_intermediate_group(True)
+    groups.set_char_encoding(h5py.h5t.CSET_UTF8)
+    space = h5py.h5s.create_simple(shape)
+    # The library's own layer takes as long again.
+    array = h5py.h5d.create(file.id, key.encode(), h5py.h5t.STD_U8LE, space, plan, groups)
+    array.write_direct_chunk((0,) * len(shape), chunk)
+
+
 def set_texts(file, texts):
     """Store a mapping of str to str as attributes."""
     for name, text in texts.items():

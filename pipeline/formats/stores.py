@@ -103,12 +103,13 @@ class Store:
         if found != format_name:
             raise DataError(path, f"format {found!r}", f"'{format_name}'", self._again)
         self.names = tuple(self.attributes["names"])
+        self._known = frozenset(self.names)
         self.stamp = self.attributes["stamp"]
         self.digest = self.attributes["digest"]
 
     def read(self, name):
         """Return (array, attributes) of one image."""
-        if name not in self.names:
+        if name not in self._known:
             raise DataError(f"{self.path}, image {name}", "no such image", "one of the store", self._again)
         try:
             stored = self._group[name]

@@ -1,5 +1,6 @@
 """What a training leaves: its checkpoint on the way, then weights and history."""
 
+import hashlib
 import io
 import json
 import time
@@ -13,6 +14,7 @@ from pipeline.core.stamp import same_work
 from pipeline.formats import weights
 
 CHECKPOINT_EVERY = 30.0  # seconds; and at the end of every epoch
+CHECKSUM = hashlib.sha256().digest_size  # bytes, behind what torch saved
 
 
 class Checkpoint:
@@ -33,10 +35,18 @@ class Checkpoint:
 
     def read(self):
         """Return the state to go on from, or None if there is none that can be used."""
+        if not self.path.is_file():
+            return None
+        if not _is_whole(self.path):
+            log.warning("%s: damaged, its checksum is another; the training starts anew", self.path)
+            return None
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
             return content["state"] if same_work(content["stamp"], self.stamp) else None
-        except Exception:  # a damaged file can raise anything, and whatever it is, the training starts anew
+        except (
+            Exception
+        ) as error:  # of another version it may raise anything, and whatever it is, the training starts anew
+            log.warning("%s: cannot be read (%s); the training starts anew", self.path, type(error).__name__)
             return None
 
     def write(self, state):
@@ -44,8 +54,9 @@ class Checkpoint:
         # Through memory: torch's own writer does not say why it could not write.
         content = io.BytesIO()
         torch.save({"state": state, "stamp": self.stamp}, content)
-        with whole_file(self.path) as beside:
-            beside.write_bytes(content.getbuffer())
+        with whole_file(self.path) as beside, beside.open("wb") as file:
+            file.write(content.getbuffer())
+            file.write(hashlib.sha256(content.getbuffer()).digest())
         self._saved = time.monotonic()
 
     @property
@@ -56,6 +67,17 @@ class Checkpoint:
     def remove(self):
         """Take it away: the training is done."""
         self.path.unlink(missing_ok=True)
+
+
+def _is_whole(path):
+    """Tell whether a file ends with the SHA-256 of what stands before it; torch does not look at its own checksums."""
+    with path.open("rb") as file:
+        content, left = hashlib.sha256(), path.stat().st_size - CHECKSUM
+        while left > 0:
+            part = file.read(min(left, 1 << 20))
+            content.update(part)
+            left -= len(part)
+        return file.read() == content.digest()
 
 
 def run_to_end(training, steps, checkpoint, *, leads=True):

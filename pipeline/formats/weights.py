@@ -15,6 +15,7 @@ import torch
 
 from pipeline.core.errors import DataError
 
+CHECKSUM = "sha256"  # in the stamp as the file has it
 BACKBONE = "backbone."
 # In classification files, trained for ImageNet's classes.
 CLASSIFIERS = tuple(BACKBONE + name for name in ("fc.", "fc8.", "classifier."))
@@ -39,7 +40,9 @@ def write(path, tensors, stamp):
     # Cloned because safetensors refuses tensors that share memory. Written by ourselves because its own
     # writer makes files that only their owner may read.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    Path(path).write_bytes(safetensors.torch.save(plain, {"stamp": json.dumps(stamp, sort_keys=True)}))
+    # In one text, as safetensors writes several in any order.
+    text = json.dumps(stamp | {CHECKSUM: _digest(plain, stamp)}, sort_keys=True)
+    Path(path).write_bytes(safetensors.torch.save(plain, {"stamp": text}))
 
 
 def read(path):
@@ -61,12 +64,26 @@ def read(path):
         If the file is absent, damaged, or not one of ours.
     """
     tensors, metadata = _read_safetensors(path)
-    return tensors, _stamp(path, metadata)
+    stamp = _stamp(path, metadata)
+    if stamp.pop(CHECKSUM, None) != _digest(tensors, stamp):
+        found, do = "a damaged file (its checksum is another)", "run the stage that made it again"
+        raise DataError(path, found, "weights as they were written", do)
+    return tensors, stamp
 
 
 def read_stamp(path):
-    """Read the stamp of what `write` wrote and leave the tensors; errors as for `read`."""
-    return _stamp(path, _read_safetensors(path, tensors=False)[1])
+    """Read the stamp of what `write` wrote and leave the tensors, unchecked; errors as for `read`."""
+    stamp = _stamp(path, _read_safetensors(path, tensors=False)[1])
+    return {key: value for key, value in stamp.items() if key != CHECKSUM}
+
+
+def _digest(tensors, stamp):
+    """Return the SHA-256 of the stamp and of all names, dtypes, shapes and numbers."""
+    content = hashlib.sha256(json.dumps(stamp, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return content.hexdigest()
 
 
 def _stamp(path, metadata):

@@ -10,7 +10,7 @@ from pipeline.algorithms.noisy_truth import noisy_truth, one_hot, resize
 from pipeline.core.errors import DataError
 from pipeline.core.sample import VOID
 
-RECIPE = {"cell": 8, "keep_probability": 0.8, "kind": "probability", "seed": 0, "name": "image"}
+RECIPE = {"cell": 8, "keep_probability": 0.8, "kind": "probability", "stride": 1, "seed": 0, "name": "image"}
 
 
 def made(truth, classes=5, **changed):
@@ -55,6 +55,19 @@ def test_enlarged_maps_fade_within_half_a_cell():
     ones = resize(np.ones((2, 2), np.float32), 16, 16)
     assert ones[0, 8] == 9 / 16 and ones[0, 0] == (9 / 16) ** 2
     assert (ones[4:12, 4:12] == 1).all() and (ones[3] < 1).all()
+
+
+@pytest.mark.parametrize("kind", ["probability", "logits"])
+@pytest.mark.parametrize("stride", [3, 5])
+def test_a_stride_keeps_the_scores_in_the_middle_of_cells(truth, stride, kind):
+    truth = truth[:60]
+    middles = slice(stride // 2, None, stride)
+    expected = made(truth, kind=kind)[:, middles, middles]
+    np.testing.assert_allclose(made(truth, kind=kind, stride=stride), expected, atol=1e-6)
+
+
+def test_a_stride_that_does_not_divide_the_image_keeps_a_part_of_a_cell_more(truth):
+    assert made(truth, stride=8).shape == (5, 8, 10)
 
 
 def test_one_hot_of_void_is_nowhere():

@@ -8,6 +8,7 @@ from functools import partial
 
 import psutil
 import pytest
+import threadpoolctl
 import torch
 
 from pipeline.core import workers
@@ -40,6 +41,30 @@ def test_results_come_in_order(processes):
 def test_a_fault_of_a_worker_is_one_of_the_stage(processes):
     with pytest.raises(DataError, match="here: found a fault, expected none; do something"):
         list(workers.results(work, [1, "fault", 2], partial(opens, 3), workers=processes, threads=1))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_give_results_in_order_with_one_thread_for_products(threads):
+    def find(task):
+        time.sleep(0.01 * (task % 3))
+        return task, [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+
+    found = list(workers.in_threads(find, range(20), threads))
+    assert [task for task, _ in found] == list(range(20))
+    assert {count for _, counts in found for count in counts} == {1}
+
+
+def test_a_fault_in_a_thread_ends_the_others_work():
+    begun = []
+
+    def work(task):
+        begun.append(task)
+        if task == 2:
+            raise DataError("here", "a fault", "none", "do something")
+
+    with pytest.raises(DataError, match="here: found a fault"):
+        list(workers.in_threads(work, range(1000), 2))
+    assert len(begun) < 20
 
 
 SCRIPT = """

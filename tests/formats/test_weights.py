@@ -116,6 +116,22 @@ def test_truncated_files_are_refused(tmp_path, kept):
     assert_refused(lambda: weights.read_foreign(path), *said)
 
 
+def test_a_flipped_bit_anywhere_is_found_or_harmless(tmp_path):
+    path = tmp_path / "net.safetensors"
+    weights.write(path, {"a": torch.arange(50.0), "b": torch.tensor(3)}, {"stage": "train", "seed": 1})
+    content, expected, found = path.read_bytes(), weights.read(path), 0
+    for place in range(len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x01
+        path.write_bytes(damaged)
+        try:
+            assert str(weights.read(path)) == str(expected), place
+        except DataError as error:
+            assert str(path) in str(error)
+            found += 1
+    assert found > 0.9 * len(content)
+
+
 def test_files_without_our_stamp_are_refused(tmp_path):
     path = tmp_path / "net.safetensors"
     safetensors.torch.save_file({"a": torch.ones(2)}, path)

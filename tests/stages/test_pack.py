@@ -8,9 +8,9 @@ from PIL import Image
 from pipeline.formats import packs
 
 
-def test_pack_makes_the_same_bytes_twice(tiny_run, tmp_path):
+def test_pack_makes_the_same_bytes_twice_however_many_work(tiny_run, tmp_path):
     paths = [tmp_path / "1.h5", tmp_path / "2.h5"]
-    assert [tiny_run("pack", output=path) for path in paths] == [0, 0]
+    assert [tiny_run("pack", threads=threads, output=path) for threads, path in enumerate(paths, start=1)] == [0, 0]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     pack = packs.Pack(paths[0])
     assert {split: len(pack.names(split)) for split in pack.splits} == {"train": 2, "heldout": 1, "val": 1}

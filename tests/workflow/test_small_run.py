@@ -7,16 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import h5py
-import numpy as np
-import zarr
+from chaos import same_results, stages_in, wait_until
 from driver import ROOT, command, edit, environment, planned, small_copy, snakemake
-from observe import untimed
-
-from pipeline.formats import tables
 
 
 def test_the_report_is_there_and_stands_alone(done):
@@ -64,47 +57,7 @@ def test_each_stage_by_hand_gives_what_snakemake_gave(done, tmp_path):
         words = [sys.executable, *words[1 : words.index("--log")]]
         ended = subprocess.run(words, cwd=by_hand, env=environment(), capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
-    compare(done / "results", by_hand / "results")
-
-
-def compare(one, other):
-    """Hold two results folders against each other: bytes of files, arrays of stores; times may differ."""
-    files = [path.relative_to(one) for path in one.rglob("*") if path.is_file()]
-    compared = set()
-    for path in files:
-        stage = path.parts[0]
-        if ".snakemake" in path.name or path.name.endswith(".time.tsv") or stage == "aggregate" or stage == "report":
-            continue
-        if stage in ("cache", "refine"):
-            store = next(parent for parent in path.parents if parent.suffix == ".zarr")
-            if store not in compared:
-                same_arrays(zarr.open_group(one / store, mode="r"), zarr.open_group(other / store, mode="r"))
-            compared.add(store)
-        elif stage == "score":
-            with h5py.File(one / path) as left, h5py.File(other / path) as right:
-                for key in ("all", "bands", "exact"):
-                    np.testing.assert_array_equal(left[key][...], right[key][...])
-            compared.add(path)
-        elif path.suffix == ".jsonl":
-            assert untimed(tables.read_history(one / path)) == untimed(tables.read_history(other / path))
-            compared.add(path)
-        else:
-            assert (one / path).read_bytes() == (other / path).read_bytes(), path
-            compared.add(path)
-    # one pack, 2 + 3 files of trainings (a system among them), 8 fitted systems and two searches' journals, 2 caches,
-    # 9 labels, 9 scores
-    assert len(compared) == 36, sorted(map(str, compared))
-    rows, again = (tables.read(root / "aggregate/embedded.tsv")[0] for root in (one, other))
-    for row in (*rows, *again):
-        del row["seconds_per_image"]
-    assert len(rows) == 9 and rows == again
-
-
-def same_arrays(left, right):
-    names = left.attrs["names"]
-    assert names == right.attrs["names"] and left.attrs["digest"] == right.attrs["digest"]
-    for name in names:
-        np.testing.assert_array_equal(left[name][...], right[name][...])
+    same_results(done / "results", by_hand / "results")
 
 
 def test_a_killed_snakemake_recovers_by_the_two_documented_commands(done, tmp_path):
@@ -125,23 +78,3 @@ def test_a_killed_snakemake_recovers_by_the_two_documented_commands(done, tmp_pa
     assert status == 0, text
     weights = "results/finetune/embedded/resnet18_convcrf/convcrf.safetensors"
     assert (folder / weights).read_bytes() == (done / weights).read_bytes()
-
-
-def stages_in(folder):
-    """Process numbers of stages that work in `folder`."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-            if any(word.startswith(b"pipeline.") for word in words) and (process / "cwd").resolve() == folder:
-                found.append(process.name)
-        except OSError:
-            continue
-    return found
-
-
-def wait_until(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)

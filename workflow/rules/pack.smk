@@ -10,7 +10,7 @@ rule pack:
         "results/pack/{pack}.time.tsv"
     conda:
         environment("cpu")
-    threads: 1
+    threads: config["threads"]
     resources:
         mem_mb=growing(2000),
         runtime=growing(120),
@@ -19,6 +19,6 @@ rule pack:
         code=lambda w: source_hash("pipeline.pack", f"pipeline.datasets.{PACKS[w.pack].reader}"),
     shell:
         r"""
-        python -m pipeline.pack --settings {input.settings:q} --seed {params.seed} \
+        python -m pipeline.pack --settings {input.settings:q} --seed {params.seed} --threads {threads} \
             --output {output.pack:q} --log {log:q}
         """
