@@ -112,7 +112,7 @@ def test_ids_may_leave_gaps(root):
 def run_pack(root, tmp_path, **changed):
     path = tmp_path / "pack.yaml"
     path.write_text(yaml.safe_dump(settings(root, **changed).plain()))
-    return pack.main(["--settings", str(path), "--seed", "0", "--output", str(tmp_path / "pack.h5")])
+    return pack.main(["--settings", str(path), "--seed", "0", "--threads", "1", "--output", str(tmp_path / "pack.h5")])
 
 
 @pytest.mark.parametrize(("background", "classes"), [("class", 60), ("void", 59)])
