@@ -4,6 +4,7 @@ import argparse
 import errno
 import logging
 import os
+import resource
 import shlex
 import sys
 import threading
@@ -12,6 +13,7 @@ import traceback
 
 from tqdm import tqdm
 
+from pipeline.core import memory
 from pipeline.core.errors import PipelineError
 
 log = logging.getLogger("pipeline")
@@ -59,7 +61,9 @@ def main(module, doc, add_arguments, run, argv=None):
         log.info("%s", shlex.join(["python", "-m", module, *argv]))
         started = time.monotonic()
         run(args)
-        log.info("done in %.1f s", time.monotonic() - started)
+        # Of this process alone, not of those it started.
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
+        log.info("done in %.1f s with at most %d MB of memory", time.monotonic() - started, peak)
         return 0
     except PipelineError as error:
         log.error("%s: %s", module, error)
@@ -106,12 +110,17 @@ def shard(text):
 
 
 def progress(items, total, unit):
-    """Yield from `items`; show a bar on a terminal, a line now and then in a log; `total` may be None, not known."""
+    """Yield from `items`; show a bar on a terminal, a line now and then in a log; `total` may be None, not known.
+
+    Between items, memory that they freed is given back.
+    """
+    trim = memory.trimmer()
     terminal = sys.stderr.isatty()
     last = time.monotonic()
     with tqdm(total=total, unit=unit, disable=not terminal, file=sys.stderr, leave=False) as bar:
         for done, item in enumerate(items, start=1):
             yield item
+            trim()
             bar.update()
             now = time.monotonic()
             if now - last >= LINE_EVERY or done == total:

@@ -24,16 +24,23 @@ UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, TypeError, AttributeE
 
 
 class Writer:
-    """Stores arrays by name; `names` says which are there."""
+    """Stores arrays by name; `names` says which are there, `digests` what is in them."""
 
     def __init__(self, group):
         self._group = group
         folders = (path.parent.name for path in Path(group.store.root).glob("*/zarr.json"))
-        self.names = {name for name in folders if _is_whole(group, name)}
+        found = ((name, _whole_digest(group, name)) for name in folders)
+        self.digests = {name: digest for name, digest in found if digest}
+
+    @property
+    def names(self):
+        """Names of the arrays that are there, whole."""
+        return self.digests.keys()
 
     def put(self, name, array, attributes):
         """Store one array; its digest is added to its attributes."""
         array = np.ascontiguousarray(array)
+        digest = hashlib.sha256(array).hexdigest()
         # What a kill left of it may not be readable even as an array to overwrite.
         shutil.rmtree(Path(self._group.store.root) / name, ignore_errors=True)
         stored = self._group.create_array(
@@ -46,10 +53,10 @@ class Writer:
                 BloscCodec(cname="zstd", clevel=1, shuffle="shuffle", typesize=array.itemsize),
                 Crc32cCodec(),
             ),
-            attributes=attributes | {"sha256": hashlib.sha256(array.tobytes()).hexdigest()},
+            attributes=attributes | {"sha256": digest},
         )
         stored[...] = array
-        self.names.add(name)
+        self.digests[name] = digest
 
 
 @contextmanager
@@ -76,10 +83,10 @@ def writer(path, *, format_name, names, attributes, stamp):
         group = _begin(beside, attributes | {"stamp": stamp})
     out = Writer(group)
     yield out
-    missing = [name for name in names if name not in out.names]
+    missing = [name for name in names if name not in out.digests]
     if missing:
         raise RuntimeError(f"{path}: {len(missing)} arrays were never put, the first is {missing[0]}")
-    digests = "".join(group[name].attrs["sha256"] for name in names)
+    digests = "".join(out.digests[name] for name in names)
     content = hashlib.sha256((json.dumps([list(names), attributes], sort_keys=True) + digests).encode())
     # Set last: what has a format is whole.
     group.attrs.update({"format": format_name, "names": list(names), "digest": content.hexdigest()})
@@ -222,12 +229,13 @@ def _resume(beside, stamp):
         return None
 
 
-def _is_whole(group, name):
-    """Tell whether an array of a partial store was finished: a kill may fall between its metadata and its data."""
+def _whole_digest(group, name):
+    """Return the digest of a partial store's array, None if a kill fell between its metadata and its data."""
     try:
         stored = group[name]
         if stored.nchunks_initialized < stored.nchunks:
-            return False
-        return hashlib.sha256(stored[...].tobytes()).hexdigest() == stored.attrs["sha256"]
+            return None
+        digest = hashlib.sha256(stored[...]).hexdigest()
+        return digest if digest == stored.attrs["sha256"] else None
     except UNREADABLE:
-        return False
+        return None
