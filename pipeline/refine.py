@@ -68,7 +68,7 @@ def refine(system, image, cache, name, where):
         answer, certificate = labelled(system, image, scores)
     _wait_for(where)
     seconds = time.perf_counter() - started
-    plain = scores.log_probability(*image.shape[:2]).argmax(dim=0).byte().numpy()
+    plain = scores.log_probability(*image.shape[:2]).max(dim=0).indices.byte().numpy()
     return answer, {"seconds": seconds, "changed": float((answer != plain).mean())} | certificate
 
 

@@ -47,7 +47,7 @@ class Walked(NamedTuple):
         `enlarged` brings scores (1, C, h, w) to the image's size, (1, C, H, W).
         """
         for state in (self.scores, *self.states):
-            yield enlarged(state[:1])[0].argmax(dim=0)
+            yield enlarged(state[:1])[0].max(dim=0).indices
 
     def position(self, pixel, size):
         """Return the number of the position that a pixel (row, col) of an image (H, W) lies in, row · w + col."""

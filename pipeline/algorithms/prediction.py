@@ -40,4 +40,4 @@ def labels(network, image, scaling, device):
     network.eval()
     with torch.inference_mode():
         scores = full_size(network, as_input(image, scaling, device))
-    return scores[0].argmax(dim=0).byte().cpu().numpy()
+    return scores[0].max(dim=0).indices.byte().cpu().numpy()

@@ -13,7 +13,7 @@ class System:
 
     def refine(self, image, unaries):
         """Return labels (H, W) uint8: the argmax of the upsampled scores."""
-        return unaries.log_probability(*image.shape[:2]).argmax(dim=0).byte().numpy()
+        return unaries.log_probability(*image.shape[:2]).max(dim=0).indices.byte().numpy()
 
     def state(self):
         """Return no numbers."""
