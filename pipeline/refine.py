@@ -9,12 +9,17 @@ A killed stage keeps the images it had finished.
 
 import sys
 import time
+from functools import partial
 
 import torch
 
 from pipeline import systems
+from pipeline.algorithms import tiling
 from pipeline.core import device, errors, files, stage, stamp
+from pipeline.core.errors import DataError
 from pipeline.formats import fitted, labels, packs, unaries
+
+LARGE = 2**22  # pixels of an image; smaller ones are not looked at before they are tried
 
 
 def add_arguments(parser):
@@ -26,6 +31,12 @@ def add_arguments(parser):
     parser.add_argument("--shard", required=True, type=stage.shard, metavar="K-of-N", help="which part of them")
     parser.add_argument("--backend", required=True, choices=device.BACKENDS)
     parser.add_argument("--threads", required=True, type=stage.positive)
+    parser.add_argument(
+        "--tile", required=True, type=int, metavar="PX", help="side of squares of large images; 0: whole"
+    )
+    parser.add_argument(
+        "--halo", required=True, type=stage.natural, metavar="PX", help="by how much a square sees further"
+    )
     parser.add_argument("--output", required=True, metavar="ZARR")
 
 
@@ -35,6 +46,8 @@ def run(args):
     cache.belongs_to(pack)
     where = device.setup(args.backend, args.threads)
     system = systems.build(given.settings, pack.classes, where, given.state)
+    refined = partial(refine, system, cache, where, (args.tile, args.halo))
+    fits = Fitting(system, cache, where)
     part, count = args.shard
     names = pack.names(args.split)[part - 1 :: count]
     described = stamp.make(
@@ -46,6 +59,7 @@ def run(args):
         shard=f"{part}-of-{count}",
         threads=args.threads,
         device=device.describe(where),
+        **({"tile": args.tile, "halo": args.halo} if args.tile else {}),
     )
     with labels.writer(
         args.output, names=names, class_names=pack.class_names, pack_digest=pack.digest, stamp=described
@@ -54,26 +68,53 @@ def run(args):
         if len(left) < len(names):
             stage.log.info("%d of %d images are there already", len(names) - len(left), len(names))
         for name in left[:1]:
-            refine(system, pack.sample(name).image, cache, name, where)
+            refined(name, pack.sample(name).image)
         for name in stage.progress(left, len(left), "images"):
-            out.put(name, *refine(system, pack.sample(name).image, cache, name, where))
+            image = pack.sample(name).image
+            if not args.tile:
+                fits.check(name, image)
+            out.put(name, *refined(name, image))
 
 
-def refine(system, image, cache, name, where):
+class Fitting:
+    """Refuses an image that memory will not hold, before hours are spent on it."""
+
+    def __init__(self, system, cache, where):
+        self.system, self.cache, self.where, self.fits = system, cache, where, LARGE
+
+    def check(self, name, image):
+        """Estimate what an image takes, if it is larger than all before; DataError if it is more than there is."""
+        height, width = image.shape[:2]
+        if height * width <= self.fits or min(height, width) < max(tiling.SIDES):
+            return
+        scores, peak = self.cache.unaries(name, image), partial(device.peak, self.where)
+        needs, free = tiling.estimate(self.system.refine, image, scores, peak), device.available(self.where)
+        told = f"{height} × {width} px, which take about {needs / 2**30:.1f} GiB"
+        if needs > free:
+            do = "set `tile` in config.yaml (--tile), 1024 for example, or take a machine with more"
+            raise DataError(f"image {name}", told, f"at most the {free / 2**30:.1f} GiB that are free", do)
+        stage.log.info("image %s: %s of the %.1f GiB that are free", name, told, free / 2**30)
+        self.fits = height * width
+
+
+def refine(system, cache, where, tiles, name, image):
     """Return one image's labels and what is stored beside them: seconds, share of changed pixels, a certificate."""
     scores = cache.unaries(name, image)
     _wait_for(where)
     started = time.perf_counter()
     with errors.of(f"image {name}"):
-        answer, certificate = labelled(system, image, scores)
+        answer, certificate = labelled(system, image, scores, *tiles)
     _wait_for(where)
     seconds = time.perf_counter() - started
     plain = scores.log_probability(*image.shape[:2]).max(dim=0).indices.byte().numpy()
     return answer, {"seconds": seconds, "changed": float((answer != plain).mean())} | certificate
 
 
-def labelled(system, image, scores):
-    """Return the labels of an image, and the energy and its bound if the system is one that certifies them."""
+def labelled(system, image, scores, tile, halo):
+    """Return the labels of an image, and, if the system certifies those of whole images, their energy and its bound."""
+    if tile:
+        whole = max(image.shape[:2]) <= tile
+        return system.refine(image, scores) if whole else tiling.refine(system.refine, image, scores, tile, halo), {}
     return system.certified(image, scores) if hasattr(system, "certified") else (system.refine(image, scores), {})
 
 

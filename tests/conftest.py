@@ -55,6 +55,8 @@ class TinyRun:
                 "system": self.system,
                 "split": "val",
                 "shard": "1-of-1",
+                "tile": 0,
+                "halo": 8,
             }
             | where,
             "finetune": {"pack": self.pack, "net": self.tuned_net, "weights": self.weights, "system": self.system}

@@ -1,14 +1,19 @@
 """Where and with how many threads a stage computes, chosen once per process."""
 
+import fcntl
 import os
 import platform
+import tempfile
+from pathlib import Path
 
 import torch
 from threadpoolctl import threadpool_limits
 
+from pipeline.core import memory
 from pipeline.core.errors import BackendError
 
 BACKENDS = ("cpu", "cuda")
+_held = []  # locks of this process
 
 
 def setup(backend, threads):
@@ -24,6 +29,7 @@ def setup(backend, threads):
     Returns
     -------
     torch.device
+        Of several GPUs one that no other stage works on.
 
     Raises
     ------
@@ -39,8 +45,45 @@ def setup(backend, threads):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         # Kernels write all they ask room for; filling it with NaN first would cost as much as some of them.
         torch.utils.deterministic.fill_uninitialized_memory = False
+        names = [str(torch.cuda.get_device_properties(number).uuid) for number in range(torch.cuda.device_count())]
+        # Of processes that torchrun starts each has its number; see join_processes.
+        if len(names) > 1 and "LOCAL_RANK" not in os.environ:
+            torch.cuda.set_device(take(names, Path(tempfile.gettempdir()) / f"edgewise-gpus-{os.getuid()}"))
     torch.use_deterministic_algorithms(True)
     return torch.device(backend)
+
+
+def take(names, folder):
+    """Return the place of the first name that no process of this user holds, and hold it until this one ends.
+
+    If all are held, one of them is shared: whoever starts more stages than there are devices wants that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for place, name in enumerate(names):
+        lock = (folder / f"{name}.lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        _held.append(lock)
+        return place
+    return os.getpid() % len(names)
+
+
+def available(device):
+    """Return the bytes that this process may still take where it computes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory.available()
+
+
+def peak(device, call):
+    """Call a function; return by how many bytes memory grew meanwhile where it computes, at most."""
+    if device.type == "cpu":
+        return memory.peak(call)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    call()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def describe(device):

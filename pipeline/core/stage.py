@@ -91,6 +91,13 @@ def positive(text):
     return int(text)
 
 
+def natural(text):
+    """Read a whole number of at least 0, for an option of the command line."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 on")
+    return int(text)
+
+
 def seed(text):
     """Read a whole number from 0 to 2³² − 1, what every random generator here takes."""
     if not text.isdecimal() or int(text) >= 2**32:

@@ -1,8 +1,11 @@
 """`refine` from its command line: the same labels twice, kills, refusals."""
 
+import re
+
 import builders
 from observe import said, same_store
 
+from pipeline import refine
 from pipeline.formats import labels
 
 
@@ -62,3 +65,26 @@ def test_refine_keeps_what_a_kill_left(spoilt_run, tmp_path, capsys, monkeypatch
     assert spoilt_run("refine", output=tmp_path / "l.zarr") == 0
     assert "1 of 2 images are there already" in capsys.readouterr().err
     assert same_store(labels.Labels([tmp_path / "l.zarr"]), labels.Labels([spoilt_run.labels]))
+
+
+def test_refine_in_tiles_that_see_enough_gives_the_same_labels(tiny_run, tmp_path):
+    # Two iterations, whose window of 3 px on every fourth pixel reaches 4 px and the blur 4 more.
+    assert tiny_run("refine", tile=16, halo=32, output=tmp_path / "tiles.zarr") == 0
+    assert same_store(labels.Labels([tmp_path / "tiles.zarr"]), labels.Labels([tiny_run.labels]))
+    assert tiny_run("refine", tile=16, halo=0, output=tmp_path / "blind.zarr") == 0
+    assert not same_store(labels.Labels([tmp_path / "blind.zarr"]), labels.Labels([tiny_run.labels]))
+
+
+def test_refine_refuses_an_image_that_memory_will_not_hold(tiny_run, tmp_path, capsys, monkeypatch):
+    pack = builders.pack(tmp_path / "large.h5", sizes=[(600, 700)], splits={"train": 0, "heldout": 0, "val": 1})
+    assert tiny_run("cache", pack=pack, output=tmp_path / "u.zarr") == 0
+    monkeypatch.setattr(refine, "LARGE", 600 * 700 - 1)
+    monkeypatch.setattr(refine.device, "available", lambda where: 1 << 20)
+    options = {"pack": pack, "unaries": tmp_path / "u.zarr", "system": tiny_run.system, "output": tmp_path / "l.zarr"}
+    assert tiny_run("refine", **options) == 2
+    expected = (
+        r"image val_0: found 600 × 700 px, which take about 0\.\d GiB, expected at most the 0\.0 GiB that are free"
+    )
+    assert re.search(expected + "; set `tile`", said(capsys))
+    assert not (tmp_path / "l.zarr").exists()
+    assert tiny_run("refine", **options | {"tile": 256}) == 0

@@ -1,8 +1,38 @@
 """Kills at random moments of the whole workflow; benchmarks/chaos.py makes twenty such runs."""
 
+import os
+import shutil
+import subprocess
+import time
+
 import numpy as np
-from chaos import run_with_kills, same_results
-from driver import small_copy
+from chaos import run_with_kills, same_results, stages_in, wait_until
+from driver import command, environment, planned, small_copy, snakemake
+
+
+def test_a_second_snakemake_in_the_folder_is_refused(tmp_path):
+    folder, target = small_copy(tmp_path / "twice"), "results/cache/embedded/resnet18/0.zarr"
+    first = subprocess.Popen(
+        command(folder, target), env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: stages_in(folder), 60)
+    status, text = snakemake(folder, target)
+    assert status == 1 and "cannot be locked" in text, text
+    assert first.wait() == 0 and (folder / target).is_dir()
+
+
+def test_a_clock_that_went_back(done, tmp_path):
+    """A pack of tomorrow looks newer than all that rests on it; one command says that nothing is stale."""
+    folder = tmp_path / "tomorrow"
+    shutil.copytree(done, folder, copy_function=shutil.copy2)
+    tomorrow = time.time() + 86400
+    os.utime(folder / "results/pack/embedded.h5", (tomorrow, tomorrow))
+    assert "train net=resnet18, pack=embedded" in planned(folder) or "train pack=embedded, net=resnet18" in planned(
+        folder
+    )
+    assert snakemake(folder, "--touch")[0] == 0
+    assert planned(folder) == []
+    same_results(done / "results", folder / "results")
 
 
 def test_two_kills_change_nothing(done, tmp_path):

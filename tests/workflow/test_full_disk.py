@@ -1,4 +1,4 @@
-"""A disk that fills: one line, exit status 2, nothing half-written, nothing lost."""
+"""A disk that fills, and one that cannot be written: one line, exit status 2, nothing half-written, nothing lost."""
 
 import shutil
 import subprocess
@@ -32,22 +32,50 @@ needs_mount = pytest.mark.skipif(not mountable(), reason="no tmpfs can be mounte
     ],
 )
 def test_full(done, tmp_path, stage, log, kib):
+    error, left = refused(done, tmp_path / "small", f"size={kib}k", stage, log)
+    assert "no space left" in error and "make room" in error
+    # What a killed stage would go on from may stay, hidden; no output, whole or in part.
+    assert all(name.startswith(".") for name in left), left
+
+
+@needs_mount
+@pytest.mark.parametrize(
+    ("stage", "log"),
+    [
+        ("pack", "embedded.log"),
+        ("train", "embedded/resnet18.log"),
+        ("cache", "embedded/resnet18/0.log"),
+        ("fit", "embedded/resnet18/convcrf.log"),
+        ("fit", "embedded/resnet18/hybrid.log"),
+        ("refine", "embedded/resnet18/convcrf/0.log"),
+        ("finetune", "embedded/resnet18_convcrf/convcrf.log"),
+        ("score", "embedded/resnet18/convcrf.log"),
+        ("aggregate", "embedded.log"),
+        ("report", "embedded.log"),
+    ],
+)
+def test_read_only(done, tmp_path, stage, log):
+    """Modes of a folder would not do: they do not hold for root."""
+    error, left = refused(done, tmp_path / "small", "ro", stage, log)
+    assert "a read-only file system" in error
+    assert left == []
+
+
+def refused(done, small, options, stage, log):
+    """Run a stage that writes to a file system of these options; return the one line it says and what is left."""
     words = stage_command(done, stage, log)
-    small = tmp_path / "small"
     small.mkdir()
-    for option in ("--output", "--output-system", "--history"):
+    for option in ("--output", "--output-system", "--history", "--journal"):
         if option in words:
             at = words.index(option) + 1
             words[at] = str(small / Path(words[at]).name)
-    script = f'mount -t tmpfs -o size={kib}k tmpfs "$1" && shift && "$@"; status=$?; ls -A "{small}" >&2; exit $status'
-    full = subprocess.run(
+    script = f'mount -t tmpfs -o {options} tmpfs "$1" && shift && "$@"; status=$?; ls -A "{small}" >&2; exit $status'
+    ended = subprocess.run(
         ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", str(small), *words],
         cwd=done, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
-    assert full.returncode == 2, full.stderr
-    errors = [line for line in full.stderr.splitlines() if "no space left" in line]
-    assert len(errors) == 1 and errors[0].startswith(f"pipeline.{stage}: ") and "make room" in errors[0], full.stderr
-    assert "Traceback" not in full.stderr
-    left = full.stderr.splitlines()[full.stderr.splitlines().index(errors[0]) + 1 :]
-    # What a killed stage would go on from may stay, hidden; no output, whole or in part.
-    assert all(name.startswith(".") for name in left), left
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
+    lines = ended.stderr.splitlines()
+    errors = [number for number, line in enumerate(lines) if line.startswith(f"pipeline.{stage}: ")]
+    assert len(errors) == 1, ended.stderr
+    return lines[errors[0]], lines[errors[0] + 1 :]

@@ -20,10 +20,12 @@ rule refine:
     params:
         backend=config["backend"],
         shard=shard_of,
+        tile=config["tile"],
+        halo=config["halo"],
         code=lambda w: source_hash("pipeline.refine", system_source(w.system)),
     shell:
         r"""
         python -m pipeline.refine --pack {input.pack:q} --unaries {input.unaries:q} --system {input.system:q} \
             --split val --shard {params.shard} --backend {params.backend} --threads {threads} \
-            --output {output.labels:q} --log {log:q}
+            --tile {params.tile} --halo {params.halo} --output {output.labels:q} --log {log:q}
         """

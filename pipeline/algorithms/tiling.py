@@ -1,0 +1,70 @@
+"""Images too large for memory: refined in tiles that overlap, and an estimate of what a whole one would take."""
+
+import itertools
+
+import numpy as np
+
+from pipeline.core.grids import Grid
+from pipeline.core.unaries import Unaries
+
+SIDES = (256, 512)  # px of the squares that an estimate rests on
+
+
+def refine(refined, image, unaries, tile, halo):
+    """Refine an image in tiles: labels (H, W) uint8.
+
+    Parameters
+    ----------
+    refined : callable
+        Takes image and unaries, returns labels (h, w) uint8.
+    image : ndarray of shape (H, W, 3), uint8
+    unaries : Unaries
+        Of the whole image.
+    tile : int
+        Side, px. The labels of a tile are those of a square that reaches further.
+    halo : int
+        By how much, px. Labels are those of the whole image if no pixel beyond it has a say: of a ConvCRF those have
+        one that are iterations · blur · (filter size − 1) / 2 px away. What reaches everywhere differs a little.
+    """
+    height, width = image.shape[:2]
+    log_probability = unaries.log_probability(height, width)
+    labels = np.empty((height, width), dtype=np.uint8)
+    for top, bottom, above, below in cuts(height, tile, halo):
+        for left, right, before, behind in cuts(width, tile, halo):
+            outer = np.s_[above:below, before:behind]
+            scores = log_probability[:, above:below, before:behind].contiguous()
+            found = refined(np.ascontiguousarray(image[outer]), Unaries(scores, "logits", Grid("cells", 1)))
+            labels[top:bottom, left:right] = found[top - above : bottom - above, left - before : right - before]
+    return labels
+
+
+def cuts(size, tile, halo):
+    """Return (begin, end, begin of what it sees, end of that) for each tile along an axis, all tiles nearly alike."""
+    count = -(-size // tile)
+    edges = [round(number * size / count) for number in range(count + 1)]
+    return [(begin, end, max(0, begin - halo), min(size, end + halo)) for begin, end in itertools.pairwise(edges)]
+
+
+def estimate(refined, image, unaries, peak):
+    """Return about how many bytes refining an image takes: those of two squares of it, grown with its pixels.
+
+    Parameters
+    ----------
+    refined : callable
+        As for `refine`.
+    image : ndarray of shape (H, W, 3), uint8
+        At least 512 × 512.
+    unaries : Unaries
+    peak : callable
+        Calls a function, returns by how many bytes memory grew meanwhile.
+    """
+    height, width = image.shape[:2]
+    grown = []
+    for side in SIDES:
+        rows, cols = (-(-side // unaries.grid.stride) for _ in range(2))
+        part = Unaries(unaries.scores[:, :rows, :cols].contiguous(), unaries.kind, Grid("cells", unaries.grid.stride))
+        square = np.ascontiguousarray(image[:side, :side])
+        refined(square, part)  # compiles, and fills what is kept
+        grown.append(peak(lambda square=square, part=part: refined(square, part)))
+    small, large = (side * side for side in SIDES)
+    return grown[1] + (grown[1] - grown[0]) / (large - small) * (height * width - large)
