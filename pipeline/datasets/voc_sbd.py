@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core.errors import DataError, SettingsError
-from pipeline.core.sample import Sample
+from pipeline.core.sample import VOID, Sample
 from pipeline.core.settings import nearest
 from pipeline.datasets import Source, matlab, pictures, splits, voc
 
@@ -34,6 +34,7 @@ def read(settings, seed):
     settings : Settings
         ``splits`` name lists of VOC or of `DERIVED`. ``label_priority``, "voc" or "sbd", says whose labels an image of
         train has that both know; images of val always have VOC's, as only those are evaluated on.
+        With ``val_labels`` "none" val is void everywhere: VOC's list test, whose labels only its server has.
     seed : int
 
     Returns
@@ -52,6 +53,9 @@ def read(settings, seed):
     files = {}
     for split, names in divided.items():
         for name in names:
+            if split == "val" and settings.val_labels == "none":
+                files[name] = voc.image_file(root, name), None
+                continue
             choices = [voc.truth_file(root, name)]
             if split != "val":
                 choices.append(folder / "cls" / f"{name}.mat")
@@ -83,6 +87,8 @@ def _names(root, folder, split, name):
 
 def _sample(name, image_path, truth_path, classes):
     image = pictures.photograph(image_path)
+    if truth_path is None:
+        return Sample(name, image, np.full(image.shape[:2], VOID, dtype=np.uint8))
     if truth_path.suffix == ".mat":
         labels = matlab.labels(truth_path, "GTcls", "Segmentation")
         bad, expected = (labels < 0) | (labels >= classes), f"0 to {classes - 1}; SBD has no void"

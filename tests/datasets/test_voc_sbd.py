@@ -56,6 +56,7 @@ def read(root, train="train_aug", val="val", **changed):
         "root": str(root / "VOC2012"),
         "sbd": str(root / "dataset"),
         "label_priority": "voc",
+        "val_labels": "voc",
         "class_names": CLASSES,
         "splits": {"train": train, "val": val},
         "trimap": "void",
@@ -89,6 +90,17 @@ def test_all_that_has_labels_may_be_trained_on(root):
     (root / "VOC2012/ImageSets/Segmentation/other.txt").write_text(f"{TRAIN[0]}\n")
     said = refusal(lambda: read(root, "trainval_aug", "other"))
     assert f"found {TRAIN[0]} in both" in said
+
+
+def test_images_for_the_server_need_no_labels(root):
+    (root / "VOC2012/ImageSets/Segmentation/test.txt").write_text("2012_000001\n")
+    photograph = root / f"VOC2012/JPEGImages/{VAL[0]}.jpg"
+    (root / "VOC2012/JPEGImages/2012_000001.jpg").write_bytes(photograph.read_bytes())
+    source = read(root, "trainval_aug", "test", val_labels="none")
+    assert trained_on(source) == {*TRAIN, *VAL, *ALONE}
+    assert (source.sample("2012_000001").truth == 255).all()
+    assert np.array_equal(source.sample(VAL[0]).truth, labels_of(VAL[0], "voc"))
+    assert "no such file" in refusal(lambda: read(root, "trainval_aug", "test"))
 
 
 @pytest.mark.parametrize("priority", ["voc", "sbd"])
