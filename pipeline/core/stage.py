@@ -139,7 +139,10 @@ def progress(items, total, unit):
 def _log_to(path):
     """Send the log to stderr and, if asked, to a file; return the handlers to take away again."""
     handlers = [logging.StreamHandler(sys.stderr)]
-    if path:
+    if os.environ.get("RANK", "0") != "0":
+        # Of processes that torchrun started one writes the log.
+        handlers[-1].setLevel(logging.WARNING)
+    elif path:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
         handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
         # A log that cannot be written, on a full disk, must not hide the error itself.

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 
+import torch
 from chaos import same_results, stages_in, wait_until
 from driver import ROOT, command, edit, environment, planned, small_copy, snakemake
+
+from pipeline.formats import fitted, tables, weights
 
 
 def test_the_report_is_there_and_stands_alone(done):
@@ -78,3 +81,45 @@ def test_a_killed_snakemake_recovers_by_the_two_documented_commands(done, tmp_pa
     assert status == 0, text
     weights = "results/finetune/embedded/resnet18_convcrf/convcrf.safetensors"
     assert (folder / weights).read_bytes() == (done / weights).read_bytes()
+
+
+def test_a_search_in_parts_finds_the_same(done, tmp_path):
+    folder, system = tmp_path / "parts", "results/fit/embedded/resnet18/hybrid.npz"
+    shutil.copytree(done, folder, copy_function=shutil.copy2)
+    edit(folder / "config/config.yaml", shards=2)
+    shutil.rmtree(folder / "results/fit")
+    shutil.rmtree(folder / "results/cache")
+    assert sorted(job.split()[0] for job in planned(folder, system)) == [
+        "cache",
+        "cache",
+        "fit",
+        "fit_part",
+        "fit_part",
+    ]
+    status, text = snakemake(folder, system)
+    assert status == 0, text
+    told = (folder / "logs/fit/embedded/resnet18/hybrid.log").read_text(encoding="utf-8")
+    first = sum(step["round"] == 1 for step in fitted.read(done / system).curve)
+    assert re.search(r"(\d+) of \1 tasks are in the journal", told), told
+    one, other = (fitted.read(root / system) for root in (done, folder))
+    assert first > 1 and one.curve == other.curve
+    assert {name: float(value) for name, value in one.state.items()} == {
+        name: float(value) for name, value in other.state.items()
+    }
+
+
+def test_two_processes_train_a_network_together(done, tmp_path):
+    folder, target = tmp_path / "together", "results/train/embedded/resnet18.safetensors"
+    shutil.copytree(done, folder, copy_function=shutil.copy2)
+    edit(folder / "config/config.yaml", processes=2)
+    status, text = snakemake(folder, target)
+    assert status == 0, text
+    (alone, once), (together, twice) = (weights.read(root / target) for root in (done, folder))
+    assert (once["processes"], twice["processes"]) == (1, 2)
+    assert alone.keys() == together.keys() and all(torch.isfinite(tensor).all() for tensor in together.values())
+    epochs = [tables.read_history((root / target).with_suffix(".jsonl")) for root in (done, folder)]
+    # Batch norm sees half a batch at a time, so the two are near each other and not the same.
+    assert [epoch["steps"] for epoch in epochs[0]] == [epoch["steps"] for epoch in epochs[1]]
+    assert abs(epochs[0][-1]["loss"] - epochs[1][-1]["loss"]) < 0.2 * epochs[0][-1]["loss"]
+    log = (folder / "logs/train/embedded/resnet18.log").read_text(encoding="utf-8")
+    assert log.count("done in") == 1

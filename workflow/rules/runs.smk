@@ -123,6 +123,14 @@ def unary_shards(wildcards):
     return shards_in(f"results/cache/{wildcards.pack}/{wildcards.net}")
 
 
+def search_parts(wildcards):
+    """The parts of what a system's search begins with: none if all is done by `fit`."""
+    if config["shards"] == 1 or "search" not in SYSTEMS[wildcards.system]:
+        return []
+    folder = f"results/fit/{wildcards.pack}/{wildcards.net}/{wildcards.system}.search"
+    return [f"{folder}/{shard}.counted" for shard in range(config["shards"])]
+
+
 def label_shards(wildcards):
     """All shards of the labels of one run."""
     return shards_in(f"results/refine/{wildcards.pack}/{wildcards.net}/{wildcards.system}")

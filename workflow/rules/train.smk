@@ -13,20 +13,24 @@ rule train:
         "results/train/{pack}/{net}.time.tsv"
     conda:
         environment(config["backend"])
-    threads: config["threads"]
+    threads: config["threads"] * config["processes"]
     resources:
-        gpu=GPUS,
+        gpu=GPUS * config["processes"],
         mem_mb=growing(6000),
         runtime=growing(2880),
     params:
         backend=config["backend"],
         workers=config["workers"],
         seed=config["seed"],
+        threads=config["threads"],
+        python=(
+            "python" if config["processes"] == 1 else f"torchrun --standalone --nproc-per-node {config['processes']}"
+        ),
         start=lambda w, input: ["--start", *input.weights] if "init_from" in NETS[w.net] else [],
         code=lambda w: source_hash("pipeline.train", network_source(w.net)),
     shell:
         r"""
-        python -m pipeline.train --pack {input.pack:q} --net {input.net:q} {params.start:q} \
-            --backend {params.backend} --threads {threads} --workers {params.workers} --seed {params.seed} \
+        {params.python} -m pipeline.train --pack {input.pack:q} --net {input.net:q} {params.start:q} \
+            --backend {params.backend} --threads {params.threads} --workers {params.workers} --seed {params.seed} \
             --output {output.weights:q} --history {output.history:q} --log {log:q}
         """
