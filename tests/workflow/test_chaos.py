@@ -27,11 +27,11 @@ def test_a_clock_that_went_back(done, tmp_path):
     shutil.copytree(done, folder, copy_function=shutil.copy2)
     tomorrow = time.time() + 86400
     os.utime(folder / "results/pack/embedded.h5", (tomorrow, tomorrow))
-    assert "train net=resnet18, pack=embedded" in planned(folder) or "train pack=embedded, net=resnet18" in planned(
-        folder
-    )
+    # Of files this small Snakemake looks at the content too; of a data set's pack it does not.
+    as_large = ("--max-checksum-file-size", "0")
+    assert any(job.startswith("train") for job in planned(folder, *as_large))
     assert snakemake(folder, "--touch")[0] == 0
-    assert planned(folder) == []
+    assert planned(folder, *as_large) == []
     same_results(done / "results", folder / "results")
 
 
