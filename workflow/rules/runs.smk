@@ -151,6 +151,12 @@ def environment(backend):
     return "../../envs/gpu.yaml" if backend == "cuda" else "../../envs/cpu.yaml"
 
 
+def launcher(processes):
+    """What starts a module: Python, or torchrun, which starts several that work together."""
+    # Without the dashes torchrun would take --log for an option of its own.
+    return "python -m" if processes == 1 else f"torchrun --standalone --nproc-per-node {processes} -m --"
+
+
 def growing(amount):
     """MiB or minutes that a job asks for: twice as much at every further attempt."""
     return lambda wildcards, attempt: amount * 2 ** (attempt - 1)

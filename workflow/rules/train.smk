@@ -23,14 +23,12 @@ rule train:
         workers=config["workers"],
         seed=config["seed"],
         threads=config["threads"],
-        python=(
-            "python" if config["processes"] == 1 else f"torchrun --standalone --nproc-per-node {config['processes']}"
-        ),
+        python=launcher(config["processes"]),
         start=lambda w, input: ["--start", *input.weights] if "init_from" in NETS[w.net] else [],
         code=lambda w: source_hash("pipeline.train", network_source(w.net)),
     shell:
         r"""
-        {params.python} -m pipeline.train --pack {input.pack:q} --net {input.net:q} {params.start:q} \
+        {params.python} pipeline.train --pack {input.pack:q} --net {input.net:q} {params.start:q} \
             --backend {params.backend} --threads {params.threads} --workers {params.workers} --seed {params.seed} \
             --output {output.weights:q} --history {output.history:q} --log {log:q}
         """
