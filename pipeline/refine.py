@@ -31,12 +31,8 @@ def add_arguments(parser):
     parser.add_argument("--shard", required=True, type=stage.shard, metavar="K-of-N", help="which part of them")
     parser.add_argument("--backend", required=True, choices=device.BACKENDS)
     parser.add_argument("--threads", required=True, type=stage.positive)
-    parser.add_argument(
-        "--tile", required=True, type=int, metavar="PX", help="side of squares of large images; 0: whole"
-    )
-    parser.add_argument(
-        "--halo", required=True, type=stage.natural, metavar="PX", help="by how much a square sees further"
-    )
+    parser.add_argument("--tile", required=True, type=stage.natural, metavar="PX", help="side of squares; 0: none")
+    parser.add_argument("--halo", required=True, type=stage.natural, metavar="PX", help="how much further one sees")
     parser.add_argument("--output", required=True, metavar="ZARR")
 
 
@@ -47,7 +43,7 @@ def run(args):
     where = device.setup(args.backend, args.threads)
     system = systems.build(given.settings, pack.classes, where, given.state)
     refined = partial(refine, system, cache, where, (args.tile, args.halo))
-    fits = Fitting(system, cache, where)
+    memory = MemoryCheck(system, cache, where, args.tile)
     part, count = args.shard
     names = pack.names(args.split)[part - 1 :: count]
     described = stamp.make(
@@ -68,33 +64,39 @@ def run(args):
         if len(left) < len(names):
             stage.log.info("%d of %d images are there already", len(names) - len(left), len(names))
         for name in left[:1]:
-            refined(name, pack.sample(name).image)
+            image = pack.sample(name).image
+            memory.check(name, image)
+            refined(name, image)
         for name in stage.progress(left, len(left), "images"):
             image = pack.sample(name).image
-            if not args.tile:
-                fits.check(name, image)
+            memory.check(name, image)
             out.put(name, *refined(name, image))
 
 
-class Fitting:
-    """Refuses an image that memory will not hold, before hours are spent on it."""
+class MemoryCheck:
+    """Refuses an image that memory will not hold, before hours are spent on it; in tiles, chosen to fit, none."""
 
-    def __init__(self, system, cache, where):
-        self.system, self.cache, self.where, self.fits = system, cache, where, LARGE
+    def __init__(self, system, cache, where, tile):
+        self.system, self.cache, self.where = system, cache, where
+        self.checked = LARGE if tile == 0 else float("inf")  # pixels of the largest image that is known to fit
 
     def check(self, name, image):
         """Estimate what an image takes, if it is larger than all before; DataError if it is more than there is."""
         height, width = image.shape[:2]
-        if height * width <= self.fits or min(height, width) < max(tiling.SIDES):
-            return
+        if height * width <= self.checked or min(height, width) < max(tiling.SIDES):
+            return None
+        self.checked = height * width
         scores, peak = self.cache.unaries(name, image), partial(device.peak, self.where)
         needs, free = tiling.estimate(self.system.refine, image, scores, peak), device.available(self.where)
+        if needs is None or free is None:
+            return stage.log.info(
+                "image %s, %d × %d px: whether memory holds it cannot be told here", name, height, width
+            )
         told = f"{height} × {width} px, which take about {needs / 2**30:.1f} GiB"
         if needs > free:
             do = "set `tile` in config.yaml (--tile), 1024 for example, or take a machine with more"
             raise DataError(f"image {name}", told, f"at most the {free / 2**30:.1f} GiB that are free", do)
-        stage.log.info("image %s: %s of the %.1f GiB that are free", name, told, free / 2**30)
-        self.fits = height * width
+        return stage.log.info("image %s: %s of the %.1f GiB that are free", name, told, free / 2**30)
 
 
 def refine(system, cache, where, tiles, name, image):

@@ -3,6 +3,7 @@
 from itertools import groupby
 
 import numpy as np
+import torch
 
 from pipeline.algorithms import coarse_to_fine
 from pipeline.metrics.overlap import confusion, marginals
@@ -82,6 +83,12 @@ class Counting:
 
     def __init__(self, settings, device):
         self.settings, self.device = settings, device
+
+    def __setstate__(self, state):
+        self.__dict__ = state
+        if self.device.type == "cuda":
+            # In another process, where kernels would go to the first GPU.
+            torch.cuda.set_device(self.device)
 
 
 def told(searched, step, one):

@@ -8,14 +8,17 @@ from pipeline.core.grids import Grid
 from pipeline.core.unaries import Unaries
 
 SIDES = (256, 512)  # px of the squares that an estimate rests on
+ALIGNED = (
+    96  # px: what a square sees begins at a multiple, so that a system's own cells, of 2, 3, 8, 32 px, stay in place
+)
 
 
-def refine(refined, image, unaries, tile, halo):
+def refine(refine_one, image, unaries, tile, halo):
     """Refine an image in tiles: labels (H, W) uint8.
 
     Parameters
     ----------
-    refined : callable
+    refine_one : callable
         Takes image and unaries, returns labels (h, w) uint8.
     image : ndarray of shape (H, W, 3), uint8
     unaries : Unaries
@@ -23,8 +26,9 @@ def refine(refined, image, unaries, tile, halo):
     tile : int
         Side, px. The labels of a tile are those of a square that reaches further.
     halo : int
-        By how much, px. Labels are those of the whole image if no pixel beyond it has a say: of a ConvCRF those have
-        one that are iterations · blur · (filter size − 1) / 2 px away. What reaches everywhere differs a little.
+        By how much, px, at least. Labels are those of the whole image if no pixel beyond has a say: of a ConvCRF those
+        have one that are iterations · blur · (filter size − 1) / 2 px away, where `blur` divides the image's sides.
+        What reaches everywhere, or rests on places in the image, as learnt positions do, differs a little.
     """
     height, width = image.shape[:2]
     log_probability = unaries.log_probability(height, width)
@@ -33,7 +37,7 @@ def refine(refined, image, unaries, tile, halo):
         for left, right, before, behind in cuts(width, tile, halo):
             outer = np.s_[above:below, before:behind]
             scores = log_probability[:, above:below, before:behind].contiguous()
-            found = refined(np.ascontiguousarray(image[outer]), Unaries(scores, "logits", Grid("cells", 1)))
+            found = refine_one(np.ascontiguousarray(image[outer]), Unaries(scores, "logits", Grid("cells", 1)))
             labels[top:bottom, left:right] = found[top - above : bottom - above, left - before : right - before]
     return labels
 
@@ -42,21 +46,25 @@ def cuts(size, tile, halo):
     """Return (begin, end, begin of what it sees, end of that) for each tile along an axis, all tiles nearly alike."""
     count = -(-size // tile)
     edges = [round(number * size / count) for number in range(count + 1)]
-    return [(begin, end, max(0, begin - halo), min(size, end + halo)) for begin, end in itertools.pairwise(edges)]
+    found = []
+    for begin, end in itertools.pairwise(edges):
+        sees_from, sees_to = max(0, begin - halo) // ALIGNED * ALIGNED, -(-(end + halo) // ALIGNED) * ALIGNED
+        found.append((begin, end, sees_from, min(size, sees_to)))
+    return found
 
 
-def estimate(refined, image, unaries, peak):
-    """Return about how many bytes refining an image takes: those of two squares of it, grown with its pixels.
+def estimate(refine_one, image, unaries, peak):
+    """Return about how many bytes refining an image takes: those of two squares of it, grown with its pixels; or None.
 
     Parameters
     ----------
-    refined : callable
+    refine_one : callable
         As for `refine`.
     image : ndarray of shape (H, W, 3), uint8
         At least 512 × 512.
     unaries : Unaries
     peak : callable
-        Calls a function, returns by how many bytes memory grew meanwhile.
+        Calls a function, returns by how many bytes memory grew meanwhile, or None if that cannot be told.
     """
     height, width = image.shape[:2]
     grown = []
@@ -64,7 +72,9 @@ def estimate(refined, image, unaries, peak):
         rows, cols = (-(-side // unaries.grid.stride) for _ in range(2))
         part = Unaries(unaries.scores[:, :rows, :cols].contiguous(), unaries.kind, Grid("cells", unaries.grid.stride))
         square = np.ascontiguousarray(image[:side, :side])
-        refined(square, part)  # compiles, and fills what is kept
-        grown.append(peak(lambda square=square, part=part: refined(square, part)))
+        refine_one(square, part)  # compiles, and fills what is kept
+        grown.append(peak(lambda square=square, part=part: refine_one(square, part)))
+        if grown[-1] is None:
+            return None
     small, large = (side * side for side in SIDES)
     return grown[1] + (grown[1] - grown[0]) / (large - small) * (height * width - large)

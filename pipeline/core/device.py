@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline.core import memory
+from pipeline.core import memory, stage
 from pipeline.core.errors import BackendError
 
 BACKENDS = ("cpu", "cuda")
-_held = []  # locks of this process
+_held = {}  # locks of this process by the place of their device
 
 
 def setup(backend, threads):
@@ -46,11 +46,14 @@ def setup(backend, threads):
         # Kernels write all they ask room for; filling it with NaN first would cost as much as some of them.
         torch.utils.deterministic.fill_uninitialized_memory = False
         names = [str(torch.cuda.get_device_properties(number).uuid) for number in range(torch.cuda.device_count())]
-        # Of processes that torchrun starts each has its number; see join_processes.
-        if len(names) > 1 and "LOCAL_RANK" not in os.environ:
-            torch.cuda.set_device(take(names, Path(tempfile.gettempdir()) / f"edgewise-gpus-{os.getuid()}"))
+        together = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if len(names) < together:
+            found, do = f"{len(names)} GPUs for {together} processes", "lower `processes`, or take a machine with more"
+            raise BackendError("--backend", found, "one each", do)
+        place = take(names, Path(tempfile.gettempdir()) / f"edgewise-gpus-{os.getuid()}")
+        torch.cuda.set_device(place)
     torch.use_deterministic_algorithms(True)
-    return torch.device(backend)
+    return torch.device("cuda", place) if backend == "cuda" else torch.device("cpu")
 
 
 def take(names, folder):
@@ -58,26 +61,34 @@ def take(names, folder):
 
     If all are held, one of them is shared: whoever starts more stages than there are devices wants that.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for place, name in enumerate(names):
-        lock = (folder / f"{name}.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            continue
-        _held.append(lock)
-        return place
+    if _held:
+        return next(iter(_held))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place, name in enumerate(names):
+            lock = (folder / f"{name}.lock").open("w")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            _held[place] = lock
+            return place
+    except OSError:
+        pass  # no place for locks, or another's: all is shared
     return os.getpid() % len(names)
 
 
 def available(device):
-    """Return the bytes that this process may still take where it computes."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory.available()
+    """Return the bytes that this process may still take where it computes, None if that cannot be told."""
+    if device.type == "cpu":
+        return memory.available()
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for itself
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def peak(device, call):
-    """Call a function; return by how many bytes memory grew meanwhile where it computes, at most."""
+    """Call a function; return by how many bytes memory grew meanwhile where it computes, at most, or None."""
     if device.type == "cpu":
         return memory.peak(call)
     torch.cuda.reset_peak_memory_stats(device)
@@ -98,7 +109,8 @@ def join_processes(device):
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:
         return 0, 1
-    if device.type == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # A killed torchrun would leave them behind, writing what the next run writes too.
+    parent = os.getppid()
+    stage.end_when(lambda: os.getppid() != parent)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return torch.distributed.get_rank(), ranks

@@ -1,16 +1,19 @@
 """What a process holds and may still take; and freed memory, which the C library keeps.
 
-glibc (2.36 was looked at) seldom uses a freed block again whose beginning was aligned, as those of torch's tensors are:
-a loop over thousands of images grew by 6 MB an image, although nothing of it was in use.
+It is told to keep freed blocks (`pipeline/__init__.py`), and glibc (2.36 was looked at) seldom uses one again whose
+beginning was aligned, as those of torch's tensors are: a loop over images grew by 6 MB an image that nothing used.
 """
 
 import ctypes
 import os
+import resource
+import sys
 from pathlib import Path
 
 GROWTH, LEAST = 1.15, 64 << 20  # by which factor, and by how many bytes, a process grows before it is looked at again
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 _STATM = Path("/proc/self/statm")
+_highest = 0  # bytes, before the mark was last forgotten
 
 
 def resident():
@@ -18,25 +21,69 @@ def resident():
     return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE
 
 
-def available():
-    """Return the bytes that this process may still take, of the machine and of what its job was granted."""
-    told = Path("/proc/meminfo").read_text(encoding="ascii")
-    free = 1024 * int(next(line for line in told.splitlines() if line.startswith("MemAvailable")).split()[1])
-    granted, taken = (Path(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if granted.is_file() and (bound := granted.read_text(encoding="ascii").strip()) != "max":
-        free = min(free, int(bound) - int(taken.read_text(encoding="ascii")))
+def available(root="/"):
+    """Return the bytes that this process may still take, of the machine and of what its job was granted; or None.
+
+    What files keep in memory and would give back counts as free. `root` is where proc and sys lie.
+    """
+    root = Path(root)
+    told = root / "proc/meminfo"
+    if not told.is_file():
+        return None
+    free = 1024 * int(_entry(told, "MemAvailable:"))
+    for folder, limit, taken, files in _grants(root):
+        bound = (folder / limit).read_text(encoding="ascii").strip()
+        if bound != "max":
+            used = int((folder / taken).read_text(encoding="ascii")) - int(_entry(folder / "memory.stat", files))
+            free = min(free, max(0, int(bound) - used))
     return free
 
 
+def _grants(root):
+    """Yield (folder, limit, taken, what files keep) of every control group of memory that this process is in."""
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text(encoding="ascii").splitlines() if groups.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            top, names = (
+                "sys/fs/cgroup/memory",
+                ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+            )
+        elif not controllers:
+            top, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        else:
+            continue
+        # In a container the path may be that of the host; its own group is the top then.
+        for folder in {root / top / part.strip("/") for part in (path, *map(str, Path(path).parents))}:
+            if all((folder / name).is_file() for name in (*names[:2], "memory.stat")):
+                yield folder, *names
+
+
+def _entry(path, name):
+    """Return the first number of a line that begins with a name."""
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return next(words[1] for words in lines if words and words[0] == name)
+
+
 def peak(call):
-    """Call a function; return by how many bytes memory grew meanwhile, at most."""
+    """Call a function; return by how many bytes memory grew meanwhile, at most; None where that cannot be told."""
+    global _highest
     _trim()
-    # Linux forgets the highest mark there was.
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    _highest = highest()
+    try:
+        # Linux forgets the highest mark there was.
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return None
     before = resident()
     call()
-    told = Path("/proc/self/status").read_text(encoding="ascii")
-    return 1024 * int(next(line for line in told.splitlines() if line.startswith("VmHWM")).split()[1]) - before
+    return 1024 * int(_entry(Path("/proc/self/status"), "VmHWM:")) - before
+
+
+def highest():
+    """Return the most bytes that this process ever held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(_highest, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def trimmer():

@@ -4,7 +4,6 @@ import argparse
 import errno
 import logging
 import os
-import resource
 import shlex
 import sys
 import threading
@@ -20,10 +19,12 @@ log = logging.getLogger("pipeline")
 
 USER_ERROR, OUR_FAULT, INTERRUPTED = 2, 1, 130
 LINE_EVERY = 10.0  # seconds between two lines of progress in a log
-_FULL = {
-    errno.ENOSPC: "no space left",
-    errno.EDQUOT: "the quota used up",
-    errno.EROFS: "a read-only file system",
+_UNWRITABLE = {
+    errno.ENOSPC: ("no space left", "room to write", "make room"),
+    errno.EDQUOT: ("the quota used up", "room to write", "make room"),
+    errno.EROFS: ("a read-only file system", "one to write to", "choose another place or mount it anew"),
+    errno.EACCES: ("no permission", "a file or folder this user may open", "mend its mode or choose another place"),
+    errno.EPERM: ("no permission", "a file or folder this user may open", "mend its mode or choose another place"),
 }
 
 
@@ -55,15 +56,15 @@ def main(module, doc, add_arguments, run, argv=None):
     parser.add_argument("--log", metavar="FILE", help="also write plain lines to this file")
     argv = sys.argv[1:] if argv is None else argv
     args = parser.parse_args(argv)
-    handlers = _log_to(args.log)
+    handlers = _log_to(None)
     _end_with_parent()
     try:
-        log.info("%s", shlex.join(["python", "-m", module, *argv]))
+        handlers += _log_to(args.log) if args.log else []
+        log.info("%s", shlex.join([*_launcher(), module, *argv]))
         started = time.monotonic()
         run(args)
         # Of this process alone, not of those it started.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-        log.info("done in %.1f s with at most %d MB of memory", time.monotonic() - started, peak)
+        log.info("done in %.1f s with at most %d MB of memory", time.monotonic() - started, memory.highest() >> 20)
         return 0
     except PipelineError as error:
         log.error("%s: %s", module, error)
@@ -72,9 +73,9 @@ def main(module, doc, add_arguments, run, argv=None):
         log.error("%s: interrupted", module)
         return INTERRUPTED
     except Exception as error:
-        reason = _full_disk(error)
+        reason = _unwritable(error)
         if reason:
-            log.error("%s: %s; nothing was lost: make room and run the same command again", module, reason)
+            log.error("%s: %s and run the same command again", module, reason)
             return USER_ERROR
         log.error("%s: a fault of this program\n%s", module, traceback.format_exc())
         return OUR_FAULT
@@ -137,22 +138,30 @@ def progress(items, total, unit):
 
 
 def _log_to(path):
-    """Send the log to stderr and, if asked, to a file; return the handlers to take away again."""
-    handlers = [logging.StreamHandler(sys.stderr)]
-    if os.environ.get("RANK", "0") != "0":
-        # Of processes that torchrun started one writes the log.
-        handlers[-1].setLevel(logging.WARNING)
-    elif path:
+    """Send the log to a file, or without one to stderr; return the handlers to take away again: one."""
+    leads = os.environ.get("RANK", "0") == "0"
+    if path is None:
+        handler = logging.StreamHandler(sys.stderr)
+    else:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
-        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        handler = logging.FileHandler(path, mode="w" if leads else "a", encoding="utf-8")
         # A log that cannot be written, on a full disk, must not hide the error itself.
-        handlers[-1].handleError = lambda record: None
-        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for handler in handlers:
-        log.addHandler(handler)
+        handler.handleError = lambda record: None
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    # Of processes that torchrun started one tells how it goes, the others only what goes wrong.
+    handler.setLevel(logging.INFO if leads else logging.WARNING)
+    log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    return handlers
+    return [handler]
+
+
+def _launcher():
+    """Return the words that started this process, to stand before the module's name."""
+    together = os.environ.get("WORLD_SIZE", "1")
+    return (
+        ["python", "-m"] if together == "1" else ["torchrun", "--standalone", "--nproc-per-node", together, "-m", "--"]
+    )
 
 
 def _to_files(message, *values, also_stderr):
@@ -162,12 +171,12 @@ def _to_files(message, *values, also_stderr):
             handler.handle(record)
 
 
-def _full_disk(error):
+def _unwritable(error):
     """Return why nothing could be written, if that is what ended the stage, else None."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            where = error.filename or "the output"
-            return f"{where}: found {_FULL[error.errno]}, expected room to write"
+        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+            found, expected, do = _UNWRITABLE[error.errno]
+            return f"{error.filename or 'the output'}: found {found}, expected {expected}; nothing was lost: {do}"
         error = error.__cause__ or error.__context__
     return None
 

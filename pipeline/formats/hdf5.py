@@ -25,7 +25,7 @@ MARGIN = 1 << 20  # bytes kept ahead for the library's own structures and what i
 def whole(path):
     """Yield (file, reserve); the HDF5 file appears at `path` when the block ends without error.
 
-    Call ``reserve(nbytes)`` before writing arrays of that size, uncompressed.
+    Call ``reserve(nbytes)`` before writing arrays of that size, as they are stored or larger.
     """
     with whole_file(path) as beside:
         # Made first, so that space can be had before the library writes its first byte.
@@ -52,8 +52,8 @@ def whole(path):
             os.close(descriptor)
 
 
-def write_chunk(file, key, shape, chunk, gzip=None):
-    """Store an array (uint8) of one chunk whose filters were applied before: zlib at level `gzip`, then Fletcher-32."""
+def write_chunk(file, key, shape, chunk, gzip):
+    """Store an array (uint8) of one chunk, its filters applied before: zlib at level `gzip`, if any, Fletcher-32."""
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_chunk(shape)
     plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

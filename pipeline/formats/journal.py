@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+WHOLE = "1-of-1"  # the part that is all
+
 
 class Journal:
     """Arrays of whole numbers by key, read from all parts and added to one of them.
@@ -19,7 +21,7 @@ class Journal:
     Parameters
     ----------
     folder : str or Path
-        Made if it is not there. Journals of other work are deleted.
+        Made if it is not there. Who does the whole work deletes journals of other work.
     rests_on : dict
         All that the numbers depend on besides their keys; JSON.
     part : str
@@ -36,7 +38,7 @@ class Journal:
         for path in sorted(self.path.parent.glob("*.journal")):
             if path.name.startswith(work):
                 self._values |= dict(read(path))
-            else:
+            elif part == WHOLE:
                 path.unlink(missing_ok=True)
 
     def __len__(self):

@@ -10,7 +10,7 @@ Attributes: `class_names`, `categories` (category → class names, JSON; {} if i
 block of a video, JSON), `stamp`, `digest` of the content.
 
 Every array is one chunk with a Fletcher-32 checksum, so that damage is found when read. Labels are compressed
-(gzip 1); photographs are not: it takes five times as long as decoding them, and a third of the room.
+(gzip 1); photographs are not: it takes five times as long as decoding them, and saves a third of the room.
 """
 
 import hashlib

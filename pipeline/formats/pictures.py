@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -20,8 +21,12 @@ def write(path, entries, colours):
         Paths in the archive, and labels.
     colours : ndarray of shape (256, 3), uint8
     """
-    # Without a time in it.
-    with gzip.GzipFile(path, "wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
+    with (
+        Path(path).open("wb") as file,
+        # Without a name and a time in it.
+        gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for name, labels in entries:
             image, content = Image.new("P", labels.shape[::-1]), io.BytesIO()
             image.putdata(labels.ravel())

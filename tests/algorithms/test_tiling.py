@@ -4,17 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline import systems
 from pipeline.algorithms import tiling
+from pipeline.core import settings
 from pipeline.core.grids import Grid
 from pipeline.core.unaries import Unaries
 
 
-@pytest.mark.parametrize(("size", "tile", "halo"), [(10, 3, 0), (10, 3, 2), (100, 100, 5), (101, 100, 5), (7, 50, 9)])
+@pytest.mark.parametrize(("size", "tile", "halo"), [(10, 3, 0), (10, 3, 2), (400, 100, 5), (401, 100, 5), (7, 50, 9)])
 def test_cuts_cover_an_axis_once_and_see_further(size, tile, halo):
     cuts = tiling.cuts(size, tile, halo)
     assert [place for begin, end, *_ in cuts for place in range(begin, end)] == list(range(size))
     assert all(end - begin <= tile for begin, end, *_ in cuts)
-    assert all((low, high) == (max(0, begin - halo), min(size, end + halo)) for begin, end, low, high in cuts)
+    for begin, end, low, high in cuts:
+        assert low <= max(0, begin - halo) and low % tiling.ALIGNED == 0
+        assert high >= min(size, end + halo) and (high % tiling.ALIGNED == 0 or high == size)
 
 
 def blurred(image, unaries):
@@ -24,14 +28,28 @@ def blurred(image, unaries):
     return mean.max(dim=0).indices.byte().numpy()
 
 
+def given(rng, height, width, stride):
+    image = rng.integers(256, size=(height, width, 3)).astype(np.uint8)
+    scores = rng.standard_normal((4, -(-height // stride), -(-width // stride))).astype(np.float32)
+    return image, Unaries(torch.from_numpy(scores), "logits", Grid("cells", stride))
+
+
 @pytest.mark.parametrize("stride", [1, 4])
 def test_labels_are_those_of_the_whole_image(rng, stride):
-    image = rng.integers(256, size=(61, 83, 3)).astype(np.uint8)
-    scores = torch.from_numpy(rng.standard_normal((4, -(-61 // stride), -(-83 // stride))).astype(np.float32))
-    unaries = Unaries(scores, "logits", Grid("cells", stride))
+    image, unaries = given(rng, 261, 283, stride)
     whole = blurred(image, unaries)
-    assert np.array_equal(tiling.refine(blurred, image, unaries, 20, 3), whole)
-    assert not np.array_equal(tiling.refine(blurred, image, unaries, 20, 0), whole)
+    assert np.array_equal(tiling.refine(blurred, image, unaries, 50, 3), whole)
+    assert not np.array_equal(tiling.refine(blurred, image, unaries, 50, 0), whole)
+
+
+@pytest.mark.parametrize("blur", [2, 3, 4])
+def test_cells_of_a_system_stay_in_place(rng, blur):
+    """A ConvCRF's window of 3 px on cells of `blur` px, twice: no pixel further than a few cells away has a say."""
+    image, unaries = given(rng, 300, 336, 1)
+    preset = settings.read(settings.ROOT / "config/systems/convcrf.yaml", "systems").plain()
+    chosen = settings.check(preset | {"iterations": 2, "filter_size": 3, "blur": blur}, "systems", "a test")
+    system = systems.build(chosen, 4, torch.device("cpu"))
+    assert np.array_equal(tiling.refine(system.refine, image, unaries, 64, 5 * blur), system.refine(image, unaries))
 
 
 def test_an_estimate_grows_with_the_pixels():

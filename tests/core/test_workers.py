@@ -49,7 +49,9 @@ def test_threads_give_results_in_order_with_one_thread_for_products(threads):
         time.sleep(0.01 * (task % 3))
         return task, [pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
 
-    found = list(workers.in_threads(find, range(20), threads))
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        found = list(workers.in_threads(find, range(20), threads))
+        assert set(find(0)[1]) == {2}, "as many as before, when they are done"
     assert [task for task, _ in found] == list(range(20))
     assert {count for _, counts in found for count in counts} == {1}
 

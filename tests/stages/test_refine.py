@@ -3,6 +3,7 @@
 import re
 
 import builders
+import pytest
 from observe import said, same_store
 
 from pipeline import refine
@@ -67,12 +68,17 @@ def test_refine_keeps_what_a_kill_left(spoilt_run, tmp_path, capsys, monkeypatch
     assert same_store(labels.Labels([tmp_path / "l.zarr"]), labels.Labels([spoilt_run.labels]))
 
 
-def test_refine_in_tiles_that_see_enough_gives_the_same_labels(tiny_run, tmp_path):
-    # Two iterations, whose window of 3 px on every fourth pixel reaches 4 px and the blur 4 more.
-    assert tiny_run("refine", tile=16, halo=32, output=tmp_path / "tiles.zarr") == 0
+def test_refine_in_tiles(tiny_run, tmp_path, capsys):
+    """Squares that see all of these small images say what whole ones do; such that see nothing further do not."""
+    assert tiny_run("refine", tile=16, halo=64, output=tmp_path / "tiles.zarr") == 0
     assert same_store(labels.Labels([tmp_path / "tiles.zarr"]), labels.Labels([tiny_run.labels]))
     assert tiny_run("refine", tile=16, halo=0, output=tmp_path / "blind.zarr") == 0
-    assert not same_store(labels.Labels([tmp_path / "blind.zarr"]), labels.Labels([tiny_run.labels]))
+    blind = labels.Labels([tmp_path / "blind.zarr"])
+    assert not same_store(blind, labels.Labels([tiny_run.labels]))
+    assert (blind.stamp["tile"], blind.stamp["halo"]) == (16, 0)
+    with pytest.raises(SystemExit):
+        tiny_run("refine", tile=-5, output=tmp_path / "none.zarr")
+    assert "found '-5', expected a whole number from 0 on" in said(capsys)
 
 
 def test_refine_refuses_an_image_that_memory_will_not_hold(tiny_run, tmp_path, capsys, monkeypatch):
@@ -80,6 +86,8 @@ def test_refine_refuses_an_image_that_memory_will_not_hold(tiny_run, tmp_path, c
     assert tiny_run("cache", pack=pack, output=tmp_path / "u.zarr") == 0
     monkeypatch.setattr(refine, "LARGE", 600 * 700 - 1)
     monkeypatch.setattr(refine.device, "available", lambda where: 1 << 20)
+    whole = refine.labelled
+    monkeypatch.setattr(refine, "labelled", None)  # not even tried
     options = {"pack": pack, "unaries": tmp_path / "u.zarr", "system": tiny_run.system, "output": tmp_path / "l.zarr"}
     assert tiny_run("refine", **options) == 2
     expected = (
@@ -87,4 +95,5 @@ def test_refine_refuses_an_image_that_memory_will_not_hold(tiny_run, tmp_path, c
     )
     assert re.search(expected + "; set `tile`", said(capsys))
     assert not (tmp_path / "l.zarr").exists()
+    monkeypatch.setattr(refine, "labelled", whole)
     assert tiny_run("refine", **options | {"tile": 256}) == 0

@@ -54,8 +54,8 @@ def test_the_archive_has_what_the_server_wants(made):
         assert image.mode == "P" and np.array_equal(np.asarray(image), answer), name
         # Aeroplane and void as VOC's own files have them.
         assert image.getpalette()[3:6] == [128, 0, 0] and image.getpalette()[-3:] == [224, 224, 192]
-    assert run(folder) == 0
-    assert (folder / "out.tgz").read_bytes() == content
+    assert run(folder, output=[folder / "other.tgz"]) == 0
+    assert (folder / "other.tgz").read_bytes() == content
 
 
 def test_an_image_without_labels_is_named(made, capsys):

@@ -62,8 +62,8 @@ def kill(process):
 def same_results(one, other):
     """Hold two results folders against each other: bytes of files, arrays of stores; times may differ."""
     files, again = ({path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (one, other))
-    extra = {path for path in again - files if ".snakemake" not in path.name}
-    assert not extra, f"left over: {sorted(map(str, extra))}"
+    differing = {str(path) for path in again ^ files if ".snakemake" not in path.name}
+    assert not differing, f"left over or missing: {sorted(differing)}"
     compared = set()
     for path in files:
         stage = path.parts[0]

@@ -16,7 +16,7 @@ rule train:
     threads: config["threads"] * config["processes"]
     resources:
         gpu=GPUS * config["processes"],
-        mem_mb=growing(6000),
+        mem_mb=growing(6000 * config["processes"]),
         runtime=growing(2880),
     params:
         backend=config["backend"],
