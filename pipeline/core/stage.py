@@ -13,11 +13,13 @@ import traceback
 from tqdm import tqdm
 
 from pipeline.core import memory
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import DataError, PipelineError
 
 log = logging.getLogger("pipeline")
 
 USER_ERROR, OUR_FAULT, INTERRUPTED = 2, 1, 130
+WRITTEN = ("output", "output_system", "history", "journal", "log")  # options that name what a stage writes
+SKEW = 60.0  # seconds by which clocks of two machines may differ
 LINE_EVERY = 10.0  # seconds between two lines of progress in a log
 _UNWRITABLE = {
     errno.ENOSPC: ("no space left", "room to write", "make room"),
@@ -61,6 +63,7 @@ def main(module, doc, add_arguments, run, argv=None):
     try:
         handlers += _log_to(args.log) if args.log else []
         log.info("%s", shlex.join([*_launcher(), module, *argv]))
+        _refuse_the_future(args)
         started = time.monotonic()
         run(args)
         # Of this process alone, not of those it started.
@@ -179,6 +182,18 @@ def _unwritable(error):
             return f"{error.filename or 'the output'}: found {found}, expected {expected}; nothing was lost: {do}"
         error = error.__cause__ or error.__context__
     return None
+
+
+def _refuse_the_future(args):
+    """Under Snakemake, refuse inputs that are newer than now: at the end it would throw the outputs away as older."""
+    if "PIPELINE_PARENT" not in os.environ:
+        return
+    given = [value for name, value in vars(args).items() if name not in WRITTEN]
+    for path in (one for value in given for one in (value if isinstance(value, list) else [value])):
+        if isinstance(path, str) and os.path.exists(path) and os.path.getmtime(path) > time.time() + SKEW:  # noqa: PTH110, PTH204
+            changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.path.getmtime(path)))  # noqa: PTH204
+            do = "set the clock right, or see docs/flow.md, on clocks that went back"
+            raise DataError(path, f"last changed on {changed}, which is to come", "a time in the past", do)
 
 
 def _end_with_parent():

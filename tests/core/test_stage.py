@@ -170,3 +170,28 @@ def test_a_stage_ends_with_the_process_named_its_parent():
             parent.kill()
             parent.wait()
             child.kill()
+
+
+def test_under_snakemake_an_input_of_tomorrow_is_refused(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "pack.h5"
+    path.touch()
+    begun = []
+    argv = ["--pack", str(path), "--output", str(tmp_path / "out")]
+    monkeypatch.setenv("PIPELINE_PARENT", str(os.getpid()))
+    assert start(begun.append, *argv, options=["--pack", "--output"]) == 0
+    os.utime(path, (time.time() + 3600,) * 2)
+    assert start(begun.append, *argv, options=["--pack", "--output"]) == 2
+    assert f"{path}: found last changed on" in capsys.readouterr().err and len(begun) == 1
+    argv = ["--output", str(path)]
+    assert start(begun.append, *argv, options=["--output"]) == 0, "what is written anew may be of any time"
+    monkeypatch.delenv("PIPELINE_PARENT")
+    assert start(begun.append, "--pack", str(path), options=["--pack"]) == 0, "by hand nothing is thrown away"
+
+
+def test_a_place_that_may_not_be_written_is_one_line(capsys):
+    assert start(raiser(PermissionError(13, "Permission denied", "there"))) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last.startswith(
+        "pipeline.example: there: found no permission, expected a file or folder this user may open;"
+    )
+    assert "nothing was lost: mend its mode" in last
