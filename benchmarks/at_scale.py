@@ -5,8 +5,9 @@
 The images are views of the photographs in DIR, a folder in VOC's layout: cut, mirrored and resized at random, as JPEG,
 labels as palette PNG. The workflow runs as a user runs it, in a folder of its own, two threads a stage, all images in
 val; the system is ConvCRF with a window of 5. Told are, for each stage, the peak of its memory as its log has it, at
-10,000 by at 1,000 (goal 1.05), and seconds an image; what the results take on disk; and the seconds that pass between
-the jobs, Snakemake's own, for each 1,000 images (goal 1). A second call goes on where a first was stopped.
+10,000 by at 1,000 (goal 1.05), what it held on the way, and milliseconds an image; what the results take on disk; and
+the seconds that pass between the jobs, Snakemake's own, for each 1,000 images (goal 1). A second call goes on where a
+first was stopped.
 
 Figures go to benchmarks/results/at_scale.json, the curve to at_scale.svg.
 """
@@ -22,6 +23,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import record
 import yaml
@@ -50,6 +52,8 @@ def main():
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10000])
     parser.add_argument("--shards", type=int, default=1)
     args = parser.parse_args()
+    if len(args.counts) < 2:
+        parser.error("--counts wants two or more, to compare")
     work = args.work.resolve()
     classes = make_images(args.voc_mini, work / "data", max(args.counts) + TRAIN)
     runs = {count: run(work, count, args.shards, classes) for count in args.counts}
@@ -61,7 +65,9 @@ def main():
         },
         "runs": runs,
     }
-    record.keep("at_scale" if args.shards == 1 else f"at_scale_{args.shards}_shards", record.header() | result)
+    name = "at_scale" if args.shards == 1 else f"at_scale_{args.shards}_shards"
+    plot(last["stages"], record.RESULTS / f"{name}.svg")
+    record.keep(name, record.header() | result)
 
 
 def make_images(source, folder, count):
@@ -151,6 +157,7 @@ def seen(folder, count, wall):
             "peak, MB": max(peaks),
             "ms an image": 1e3 * sum(seconds) / count,
             "kB an image": sum(path.stat().st_size for path in files) / count / 1e3,
+            "MB held after so many images": held(folder / "logs" / stage),
         }
     return {
         "stages": stages,
@@ -158,6 +165,24 @@ def seen(folder, count, wall):
         "seconds": wall,
         "Snakemake's own, seconds for 1,000 images": (wall - sum(jobs)) / count * 1000,
     }
+
+
+def held(folder):
+    """Return [images done, MB held] of every line of progress in the logs of one stage, its first shard's alone."""
+    logs = sorted(folder.rglob("*.log"))
+    told = re.findall(r"(\d+) of \d+ images, (\d+) MB", logs[0].read_text(encoding="utf-8"))
+    return [[int(images), int(size)] for images, size in told]
+
+
+def plot(stages, path):
+    """Draw what the stages held over the images they had done."""
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for stage, found in stages.items():
+        if curve := found["MB held after so many images"]:
+            axes.plot(*zip(*curve, strict=True), label=stage)
+    axes.set(xlabel="images done", ylabel="MB held", ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

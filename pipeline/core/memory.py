@@ -17,7 +17,9 @@ _highest = 0  # bytes, before the mark was last forgotten
 
 
 def resident():
-    """Return the bytes of memory this process holds."""
+    """Return the bytes of memory this process holds, None where the system does not tell as Linux does."""
+    if not _STATM.exists():
+        return None
     return int(_STATM.read_text(encoding="ascii").split()[1]) * _PAGE
 
 
@@ -95,7 +97,7 @@ def trimmer():
 
     def call():
         nonlocal bound
-        if _STATM.exists() and resident() > bound:
+        if (resident() or 0) > bound:
             _trim()
             bound = max(GROWTH * resident(), resident() + LEAST)
 

@@ -136,7 +136,8 @@ def progress(items, total, unit):
             now = time.monotonic()
             if now - last >= LINE_EVERY or done == total:
                 count = done if total is None else f"{done} of {total}"
-                _to_files("%s %s", count, unit, also_stderr=not terminal)
+                held = "" if (size := memory.resident()) is None else f", {size >> 20} MB"
+                _to_files("%s %s%s", count, unit, held, also_stderr=not terminal)
                 last = now
 
 
