@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 from observe import net_file, said, untimed
@@ -13,6 +15,17 @@ from tiny import LOOP, NETWORK, TRAINED, TUNED
 from pipeline.algorithms import backprop
 from pipeline.core import files
 from pipeline.formats import tables, weights
+
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def together(argv):
+    """The command line of two processes that train together."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    return [sys.executable, *launch, "-m", "--", "pipeline.train", *argv]
 
 
 def train(run, folder, **options):
@@ -130,20 +143,9 @@ def test_two_processes_train_as_one_with_the_joint_batch(tiny_run, tmp_path):
     path = net_file(tmp_path, tiny_run, frozen)
     status, alone, _ = train(tiny_run, tmp_path, net=path)
     assert status == 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     output = tmp_path / "two.safetensors"
-    argv = tiny_run.argv("train", net=path, output=output, history=tmp_path / "two.jsonl")
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "pipeline.train", *argv],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    words = together(tiny_run.argv("train", net=path, output=output, history=tmp_path / "two.jsonl"))
+    done = subprocess.run(words, env=ONE_THREAD, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     one, two = (weights.read(path)[0] for path in (alone, output))
     assert weights.read(output)[1]["processes"] == 2
@@ -152,3 +154,28 @@ def test_two_processes_train_as_one_with_the_joint_batch(tiny_run, tmp_path):
     # Gradients are summed in another order; Adam's first steps, whose size is the learning rate whatever the
     # gradient's, turn the rounding of gradients near 0 into at most a share of 2e-3.
     assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one if one[name].is_floating_point())
+
+
+def test_both_end_with_a_killed_torchrun(tiny_run, tmp_path):
+    """What was left behind would write what the next run of the same command writes too."""
+    path = net_file(tmp_path, tiny_run, TRAINED | {"train": LOOP | {"epochs": 5000}})
+    output, log = tmp_path / "two.safetensors", tmp_path / "two.log"
+    words = together(tiny_run.argv("train", net=path, output=output, history=tmp_path / "two.jsonl", log=log))
+
+    def ranks():
+        mine = (
+            process for process in psutil.process_iter(["cmdline"]) if str(output) in (process.info["cmdline"] or ())
+        )
+        return [process for process in mine if process.pid != launcher.pid]
+
+    with subprocess.Popen(words, env=ONE_THREAD, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as launcher:
+        end = time.monotonic() + 120
+        while not (log.exists() and "epoch" in log.read_text(encoding="utf-8")):
+            assert launcher.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        assert len(ranks()) == 2
+        launcher.kill()
+    end = time.monotonic() + 20
+    while ranks():
+        assert time.monotonic() < end, "a process was left behind"
+        time.sleep(0.1)
