@@ -10,7 +10,7 @@ from pipeline.core import stage
 from pipeline.core.errors import DataError
 from pipeline.core.files import whole_file
 from pipeline.figures import palette
-from pipeline.formats import pictures
+from pipeline.formats import label_archives
 from pipeline.formats.labels import Labels
 from pipeline.formats.packs import Pack
 
@@ -38,9 +38,9 @@ def run(args):
     entries = [f"{folder}/{name}.png" for name in names]
     with whole_file(args.output) as beside:
         written = (labels.labels(name, pack.sample(name).truth) for name in stage.progress(names, len(names), "images"))
-        pictures.write(beside, zip(entries, written, strict=True), palette.voc())
+        label_archives.write(beside, zip(entries, written, strict=True), palette.voc())
         read = (labels.read(name)[0] for name in names)
-        pictures.check(beside, zip(entries, read, strict=True), args.output)
+        label_archives.check(beside, zip(entries, read, strict=True), args.output)
     stage.log.info("%d images in %s", len(names), args.output)
 
 

@@ -10,8 +10,8 @@ from observe import said
 from PIL import Image
 
 from pipeline.core.sample import Sample
+from pipeline.formats import label_archives, packs
 from pipeline.formats import labels as label_stores
-from pipeline.formats import packs, pictures
 from pipeline.tools import voc_server
 
 NAMES = ("2008_000006", "2008_000011")
@@ -75,12 +75,12 @@ def test_other_classes_are_refused(tmp_path, capsys):
 
 def test_what_was_not_written_as_it_should_be_is_found(made, monkeypatch, capsys):
     folder, _ = made
-    whole = pictures.write
+    whole = label_archives.write
 
     def rolled(path, entries, colours):
         whole(path, ((name, np.roll(one, 1)) for name, one in entries), colours)
 
-    monkeypatch.setattr(pictures, "write", rolled)
+    monkeypatch.setattr(label_archives, "write", rolled)
     assert run(folder) == 2
     assert f"{NAMES[0]}.png: found other labels than were written" in said(capsys)
     assert not (folder / "out.tgz").exists()
