@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 import record
-from chaos import run_with_kills, same_results
 from driver import small_copy, snakemake
+from survival import run_with_kills, same_results
 
 
 def main():

@@ -6,8 +6,8 @@ import subprocess
 import time
 
 import numpy as np
-from chaos import run_with_kills, same_results, stages_in, wait_until
 from driver import command, environment, planned, small_copy, snakemake
+from survival import run_with_kills, same_results, stages_in, wait_until
 
 
 def test_a_second_snakemake_in_the_folder_is_refused(tmp_path):

@@ -6,8 +6,8 @@ import subprocess
 import h5py
 import pytest
 import zarr
-from chaos import same_arrays
 from driver import environment, snakemake
+from survival import same_arrays
 from test_kills import stage_command
 
 # What is damaged, and the log whose command reads it.

@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 import torch
-from chaos import same_results, stages_in, wait_until
 from driver import ROOT, command, edit, environment, planned, small_copy, snakemake
+from survival import same_results, stages_in, wait_until
 
 from pipeline.formats import fitted, journal, tables, weights
 
