@@ -10,7 +10,8 @@ import resource
 import sys
 from pathlib import Path
 
-GROWTH, LEAST = 1.15, 64 << 20  # by which factor, and by how many bytes, a process grows before it is looked at again
+GROWTH, LEAST = 1.15, 64 << 20  # by which factor, and by how many bytes, a process may grow
+OFTEN = 8  # calls; memory that was given back and is taken again within so many is in use
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 _STATM = Path("/proc/self/statm")
 _highest = 0  # bytes, before the mark was last forgotten
@@ -89,19 +90,30 @@ def highest():
 
 
 def trimmer():
-    """Return a function to call now and then: it gives freed memory back if the process has grown since it last did.
+    """Return a function to call after each image or step: it gives freed memory back if the process keeps growing.
 
-    Where the C library is another it does nothing.
+    What is taken again at every step is left alone: the system would clear all its pages anew.
     """
-    bound = 0
+    bound, calls = None, 0
 
     def call():
-        nonlocal bound
-        if (resident() or 0) > bound:
+        nonlocal bound, calls
+        held = resident()
+        if held is None:
+            return
+        calls += 1
+        if bound is None:
+            bound = larger(held)
+        elif held > bound:
             _trim()
-            bound = max(GROWTH * resident(), resident() + LEAST)
+            bound, calls = larger(held) if calls < OFTEN else bound, 0
 
     return call
+
+
+def larger(size):
+    """Return how many bytes a process may hold that held so many, before it is looked at."""
+    return max(GROWTH * size, size + LEAST)
 
 
 def _trim():

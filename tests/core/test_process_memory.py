@@ -10,36 +10,46 @@ from pipeline.core import memory
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 
 
-def tensors(count):
-    """Tensors of half a MB, which come from the heap: blocks of up to 32 MB do, see `pipeline/__init__.py`."""
-    return [torch.ones(1 << 17) for _ in range(count)]
+def simulated(monkeypatch, sizes):
+    """Run a trimmer on a process that holds `sizes(calls since memory was given back)` MB; return MB held, and trims."""
+    state, held, trims = {"calls": 0}, [], []
+
+    def trim():
+        trims.append(len(held))
+        state["calls"] = 0
+
+    monkeypatch.setattr(memory, "_trim", trim)
+    monkeypatch.setattr(memory, "resident", lambda: held[-1] << 20)
+    call = memory.trimmer()
+    for _ in range(1000):
+        state["calls"] += 1
+        held.append(sizes(state["calls"]))
+        call()
+    return held, trims
+
+
+def test_a_process_that_grows_at_every_image_is_kept_in_bounds(monkeypatch):
+    held, trims = simulated(monkeypatch, lambda calls: 500 + 6 * calls)
+    assert max(held) < 600 and 30 < len(trims) < 100
+
+
+def test_what_every_step_takes_again_is_left_alone(monkeypatch):
+    held, trims = simulated(monkeypatch, lambda calls: 900)
+    assert not trims
+    # The first step was a small one.
+    first = iter([300])
+    held, trims = simulated(monkeypatch, lambda calls: next(first, 900))
+    assert len(trims) == 1
 
 
 @needs_glibc
-def test_a_loop_that_frees_what_it_took_does_not_grow():
-    trim = memory.trimmer()
-    trim()
-    before, sizes = memory.resident(), []
-    for _ in range(30):
-        made = tensors(400)
-        kept = made[-1]  # at the end of the heap: the C library alone gives nothing back
-        del made
-        trim()
-        sizes.append(memory.resident() - before)
-        del kept
-    # 400 tensors are 200 MB.
-    assert max(sizes) < 120 << 20, [size >> 20 for size in sizes]
-
-
-@needs_glibc
-def test_memory_in_use_is_left_alone_and_looked_at_again_only_when_it_grows(monkeypatch):
-    trims = []
-    monkeypatch.setattr(memory, "_trim", lambda: trims.append(1))
-    trim, held = memory.trimmer(), 1 << 30
-    monkeypatch.setattr(memory, "resident", lambda: held)
-    for held in (1 << 30, 1 << 30, int(1.1 * (1 << 30)), int(1.3 * (1 << 30)), 1 << 30):  # noqa: B007
-        trim()
-    assert len(trims) == 2
+def test_freed_memory_is_given_back():
+    made = [torch.ones(1 << 17) for _ in range(400)]  # half a MB each, so from the heap; see `pipeline/__init__.py`
+    kept = made[-1]  # at the end of the heap: the C library alone gives nothing back
+    del made
+    before = memory.resident()
+    memory._trim()
+    assert memory.resident() < before - (150 << 20) and kept[0] == 1
 
 
 GIB = 1 << 30
