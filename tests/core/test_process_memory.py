@@ -11,7 +11,7 @@ needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="anot
 
 
 def simulated(monkeypatch, sizes):
-    """Run a trimmer on a process that holds `sizes(calls since memory was given back)` MB; return MB held, and trims."""
+    """Run a trimmer on a process that holds `sizes(calls since it gave back)` MB; return MB held, and trims."""
     state, held, trims = {"calls": 0}, [], []
 
     def trim():
@@ -34,11 +34,11 @@ def test_a_process_that_grows_at_every_image_is_kept_in_bounds(monkeypatch):
 
 
 def test_what_every_step_takes_again_is_left_alone(monkeypatch):
-    held, trims = simulated(monkeypatch, lambda calls: 900)
+    _, trims = simulated(monkeypatch, lambda calls: 900)
     assert not trims
     # The first step was a small one.
     first = iter([300])
-    held, trims = simulated(monkeypatch, lambda calls: next(first, 900))
+    _, trims = simulated(monkeypatch, lambda calls: next(first, 900))
     assert len(trims) == 1
 
 
