@@ -77,7 +77,7 @@ def killed(work, number, seed, seconds):
         found = {"run": number, "kills": run_with_kills(small_copy(folder), moments, rng), "identical": True}
         try:
             same_results(work / "undisturbed" / "results", folder / "results")
-        except Exception as error:  # whatever the difference is, it is one
+        except Exception as error:  # a missing or damaged result may raise anything: told as different
             found |= {"identical": False, "differs": repr(error)[:300]}
         else:
             shutil.rmtree(folder)

@@ -8,9 +8,8 @@ from pipeline.core.grids import Grid
 from pipeline.core.unaries import Unaries
 
 SIDES = (256, 512)  # px of the squares that an estimate rests on
-ALIGNED = (
-    96  # px: what a square sees begins at a multiple, so that a system's own cells, of 2, 3, 8, 32 px, stay in place
-)
+# px. What a square sees begins and ends at a multiple, so that cells of a system's own, of 2, 3, 8 px, stay in place.
+ALIGNED = 96
 
 
 def refine(refine_one, image, unaries, tile, halo):
@@ -69,8 +68,9 @@ def estimate(refine_one, image, unaries, peak):
     height, width = image.shape[:2]
     grown = []
     for side in SIDES:
-        rows, cols = (-(-side // unaries.grid.stride) for _ in range(2))
-        part = Unaries(unaries.scores[:, :rows, :cols].contiguous(), unaries.kind, Grid("cells", unaries.grid.stride))
+        stride = unaries.grid.stride
+        cells = -(-side // stride)
+        part = Unaries(unaries.scores[:, :cells, :cells].contiguous(), unaries.kind, Grid("cells", stride))
         square = np.ascontiguousarray(image[:side, :side])
         refine_one(square, part)  # compiles, and fills what is kept
         grown.append(peak(lambda square=square, part=part: refine_one(square, part)))
