@@ -16,7 +16,7 @@ rule fit_part:
         "results/fit/{pack}/{net}/{system}.{shard}.time.tsv"
     conda:
         environment(config["backend"])
-    threads: config["threads"]
+    threads: config["system_threads"]
     resources:
         gpu=GPUS,
         mem_mb=growing(4000),
@@ -52,7 +52,7 @@ rule fit:
         "results/fit/{pack}/{net}/{system}.time.tsv"
     conda:
         environment(config["backend"])
-    threads: config["threads"]
+    threads: config["system_threads"]
     resources:
         gpu=GPUS,
         mem_mb=growing(4000),

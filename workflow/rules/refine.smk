@@ -12,7 +12,7 @@ rule refine:
         "results/refine/{pack}/{net}/{system}/{shard}.time.tsv"
     conda:
         environment(config["backend"])
-    threads: config["threads"]
+    threads: config["system_threads"]
     resources:
         gpu=GPUS,
         mem_mb=growing(4000),
