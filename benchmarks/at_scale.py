@@ -128,7 +128,7 @@ def run(work, count, shards, classes):
     lines = "pack\tnet\tsystem\tagainst\n" + f"scale\tnoisy_8\tunary\t-\nscale\tnoisy_8\t{SYSTEM}\t-\n"
     (folder / "config/runs/scale.tsv").write_text(lines, encoding="utf-8")
     words = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
-    words += ["--cores", "2", "--config", "runs=scale", f"shards={shards}"]
+    words += ["--cores", "2", "--config", "runs=scale", "system_threads=2", f"shards={shards}"]
     words += ["--", f"results/score/scale/noisy_8/{SYSTEM}.h5"]
     started = time.monotonic()
     subprocess.run(words, check=True)
