@@ -125,3 +125,17 @@ def test_two_processes_train_a_network_together(done, tmp_path):
     assert abs(epochs[0][-1]["loss"] - epochs[1][-1]["loss"]) < 0.2 * epochs[0][-1]["loss"]
     log = (folder / "logs/train/embedded/resnet18.log").read_text(encoding="utf-8")
     assert log.count("done in") == 1
+
+
+def test_who_prepares_images_changes_no_result_and_threads_do(done, tmp_path):
+    folder = tmp_path / "more"
+    shutil.copytree(done, folder, copy_function=shutil.copy2)
+    edit(folder / "config/config.yaml", workers="3", halo="32")
+    status, text = snakemake(folder, "--dry-run")
+    assert status == 0 and "Nothing to be done" in text, text
+    edit(folder / "config/config.yaml", system_threads="2")
+    stages = {job.split()[0] for job in planned(folder)}
+    assert {"fit", "refine", "score", "aggregate", "report"} <= stages and not stages & {"pack", "train"}
+    # A search keeps as many cores busy as it has processes.
+    status, text = snakemake(folder, "--dry-run", "--cores", "4", "results/fit/embedded/resnet18/hybrid.npz")
+    assert status == 0 and re.search(r"rule fit:.*?threads: 3", text, re.S), text

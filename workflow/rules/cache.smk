@@ -19,6 +19,7 @@ rule cache:
         runtime=growing(720),
     params:
         backend=config["backend"],
+        threads=config["threads"],
         # The truth with noise has no weights, and networks draw nothing.
         origin=lambda w, input: ["--weights", input.weights] if input.weights else ["--seed", config["seed"]],
         shard=shard_of,
@@ -26,6 +27,6 @@ rule cache:
     shell:
         r"""
         python -m pipeline.cache --pack {input.pack:q} --net {input.net:q} {params.origin:q} \
-            --shard {params.shard} --backend {params.backend} --threads {threads} \
+            --shard {params.shard} --backend {params.backend} --threads {params.threads} \
             --output {output.unaries:q} --log {log:q}
         """

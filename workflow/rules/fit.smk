@@ -16,14 +16,14 @@ rule fit_part:
         "results/fit/{pack}/{net}/{system}.{shard}.time.tsv"
     conda:
         environment(config["backend"])
-    threads: config["system_threads"]
+    threads: fitting_cores
     resources:
         gpu=GPUS,
         mem_mb=growing(4000),
         runtime=growing(720),
     params:
         backend=config["backend"],
-        workers=config["workers"],
+        threads=config["system_threads"],
         seed=config["seed"],
         shard=shard_of,
         journal="results/fit/{pack}/{net}/{system}.search",
@@ -31,7 +31,7 @@ rule fit_part:
     shell:
         r"""
         python -m pipeline.fit --pack {input.pack:q} --unaries {input.unaries:q} --settings {input.settings:q} \
-            --backend {params.backend} --threads {threads} --workers {params.workers} --seed {params.seed} \
+            --backend {params.backend} --threads {params.threads} --workers {config[workers]} --seed {params.seed} \
             --journal {params.journal:q} --part {params.shard} --log {log:q}
         """
 
@@ -52,14 +52,14 @@ rule fit:
         "results/fit/{pack}/{net}/{system}.time.tsv"
     conda:
         environment(config["backend"])
-    threads: config["system_threads"]
+    threads: fitting_cores
     resources:
         gpu=GPUS,
         mem_mb=growing(4000),
         runtime=growing(720),
     params:
         backend=config["backend"],
-        workers=config["workers"],
+        threads=config["system_threads"],
         seed=config["seed"],
         # Not an output: Snakemake would take a search's journal away before a new fit, which can use it.
         journal="results/fit/{pack}/{net}/{system}.search",
@@ -67,6 +67,6 @@ rule fit:
     shell:
         r"""
         python -m pipeline.fit --pack {input.pack:q} --unaries {input.unaries:q} --settings {input.settings:q} \
-            --backend {params.backend} --threads {threads} --workers {params.workers} --seed {params.seed} \
+            --backend {params.backend} --threads {params.threads} --workers {config[workers]} --seed {params.seed} \
             --journal {params.journal:q} --output {output.system:q} --log {log:q}
         """

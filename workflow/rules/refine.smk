@@ -19,13 +19,14 @@ rule refine:
         runtime=growing(720),
     params:
         backend=config["backend"],
+        threads=config["system_threads"],
         shard=shard_of,
         tile=config["tile"],
-        halo=config["halo"],
+        halo=config["halo"] if config["tile"] else 0,
         code=lambda w: source_hash("pipeline.refine", system_source(w.system)),
     shell:
         r"""
         python -m pipeline.refine --pack {input.pack:q} --unaries {input.unaries:q} --system {input.system:q} \
-            --split val --shard {params.shard} --backend {params.backend} --threads {threads} \
+            --split val --shard {params.shard} --backend {params.backend} --threads {params.threads} \
             --tile {params.tile} --halo {params.halo} --output {output.labels:q} --log {log:q}
         """

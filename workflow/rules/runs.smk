@@ -131,6 +131,11 @@ def search_parts(wildcards):
     return [f"{folder}/{shard}.counted" for shard in range(config["shards"])]
 
 
+def fitting_cores(wildcards):
+    """The cores that a fit keeps busy: those of its own threads, or of the processes that count for its search."""
+    return max(config["system_threads"], config["workers"] if "search" in SYSTEMS[wildcards.system] else 0)
+
+
 def label_shards(wildcards):
     """All shards of the labels of one run."""
     return shards_in(f"results/refine/{wildcards.pack}/{wildcards.net}/{wildcards.system}")

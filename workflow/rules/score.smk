@@ -16,7 +16,7 @@ rule score:
         mem_mb=growing(1000),
         runtime=growing(120),
     params:
-        widths=config["widths"],
+        widths=sorted(config["widths"]),
         code=source_hash("pipeline.score"),
     shell:
         r"""

@@ -20,7 +20,6 @@ rule train:
         runtime=growing(2880),
     params:
         backend=config["backend"],
-        workers=config["workers"],
         seed=config["seed"],
         threads=config["threads"],
         python=launcher(config["processes"]),
@@ -29,6 +28,6 @@ rule train:
     shell:
         r"""
         {params.python} pipeline.train --pack {input.pack:q} --net {input.net:q} {params.start:q} \
-            --backend {params.backend} --threads {params.threads} --workers {params.workers} --seed {params.seed} \
+            --backend {params.backend} --threads {params.threads} --workers {config[workers]} --seed {params.seed} \
             --output {output.weights:q} --history {output.history:q} --log {log:q}
         """
