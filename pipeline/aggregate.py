@@ -37,8 +37,9 @@ def run(args):
     for row in stage.progress(runs, len(runs), "runs"):
         score = confusions.Score(row.score(args.results))
         inputs[f"{row.pack}/{row.net}/{row.system}"] = score.digest
-        rows.append(describe(row, score, args) | gains(row, score, args))
-        rows[-1]["note"] = note(row, score, rows[-1], args)
+        own = margins(score)
+        rows.append(describe(row, score, own, args) | gains(row, score, own, args))
+        rows[-1]["note"] = note(row, score, own, rows[-1], args)
         score.close()
     columns = list(rows[0])
     other = next((row for row in rows if list(row) != columns), None)
@@ -53,8 +54,8 @@ def run(args):
     tables.write(args.output, rows, made)
 
 
-def describe(row, score, args):
-    """Return the columns of one run that need no other run; shares in percent."""
+def describe(row, score, own, args):
+    """Return the columns of one run, whose margins are `own`, that need no other run; shares in percent."""
     counts = score.total("all")
     bands = score.total("bands")
     columns = {
@@ -71,7 +72,7 @@ def describe(row, score, args):
         "class_accuracy": percent(overlap.class_accuracy(counts)),
         "fw_iou": percent(overlap.frequency_weighted_iou(counts)),
         "exact_miou": percent(overlap.mean_iou(score.total("exact"))) if score.has_exact else "",
-        "unseen_miou": unseen_miou(score, fitted.read(row.fitted(args.results)).stamp["inputs"].get("images", ())),
+        "unseen_miou": unseen_miou(score, own, fitted.read(row.fitted(args.results)).stamp["inputs"].get("images", ())),
     }
     for name, measure in (("miou", overlap.mean_iou), ("accuracy", overlap.accuracy)):
         for width, band in zip(score.widths, bands, strict=True):
@@ -82,10 +83,10 @@ def describe(row, score, args):
     return columns
 
 
-def unseen_miou(score, seen):
+def unseen_miou(score, own, seen):
     """Return the mean IoU of the images that the system was not fitted on; empty if those are all, or none."""
     unseen = np.array([name not in seen for name in score.names])
-    return percent(overlap.mean_iou_of(margins(score)[unseen].sum(axis=0))) if 0 < unseen.sum() < len(unseen) else ""
+    return percent(overlap.mean_iou_of(own[unseen].sum(axis=0))) if 0 < unseen.sum() < len(unseen) else ""
 
 
 def category_miou(score, counts):
@@ -100,17 +101,17 @@ def gaps(score):
     return (energy - bound) / np.maximum(np.abs(bound), np.finfo(float).tiny)
 
 
-def gains(row, score, args):
+def gains(row, score, own, args):
     """Return the gain over the unary and over `against`, each with the ends of its interval, in points."""
     unary = layout.NONE if row.system == "unary" else f"{row.net}/unary"
     return {
-        **gain("gain", unary, row, score, args),
+        **gain("gain", unary, row, score, own, args),
         "against": row.against,
-        **gain("against_gain", row.against, row, score, args),
+        **gain("against_gain", row.against, row, score, own, args),
     }
 
 
-def gain(name, other, row, score, args):
+def gain(name, other, row, score, own, args):
     """Return the columns of the gain over the run `other`, "NET/SYSTEM"; empty if that is "-"."""
     keys = (name, f"{name}_low", f"{name}_high")
     if other == layout.NONE:
@@ -118,15 +119,15 @@ def gain(name, other, row, score, args):
     net, system = other.split("/")
     reference = confusions.Score(layout.Run(row.pack, net, system, layout.NONE).score(args.results))
     score.compares_with(reference)
-    found = difference(score, margins(reference), args)
+    found = difference(score, own, margins(reference), args)
     reference.close()
     return dict(zip(keys, map(percent, (found.value, found.low, found.high)), strict=True))
 
 
-def difference(score, other, args):
-    """Return the bootstrap difference of mean IoU between a score and the margins of another run."""
+def difference(score, own, other, args):
+    """Return the bootstrap difference of mean IoU between the margins of a score and those of another run."""
     blocks = score.block if score.block != score.names else None
-    return paired_difference(margins(score), other, resamples=args.resamples, seed=args.seed, blocks=blocks)
+    return paired_difference(own, other, resamples=args.resamples, seed=args.seed, blocks=blocks)
 
 
 def margins(score):
@@ -134,12 +135,11 @@ def margins(score):
     return np.concatenate([overlap.marginals(part) for part in score.parts("all")])
 
 
-def note(row, score, columns, args):
+def note(row, score, own, columns, args):
     """Say what a reader of the line must know, and warn of it: "untrained", "changes little", "changes much"."""
-    own = margins(score)
     notes = []
     constant = one_class_everywhere(own)
-    if row.system == "unary" and not difference(score, constant, args).low > 0:
+    if row.system == "unary" and not difference(score, own, constant, args).low > 0:
         notes.append("untrained")
         stage.log.warning("warning: %s on %s is not better than its most frequent class everywhere", row.net, row.pack)
     changed = float(columns["changed_percent"])

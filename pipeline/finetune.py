@@ -31,7 +31,9 @@ def add_arguments(parser):
     parser.add_argument("--system", required=True, metavar="NPZ", help="as `fit` left it for that network")
     parser.add_argument("--backend", required=True, choices=device.BACKENDS)
     parser.add_argument("--threads", required=True, type=stage.positive)
-    parser.add_argument("--workers", required=True, type=int, help="processes that prepare images; 0: this one does")
+    parser.add_argument(
+        "--workers", required=True, type=stage.natural, help="processes that prepare images; 0: this one does"
+    )
     parser.add_argument("--seed", required=True, type=stage.seed)
     parser.add_argument("--output", required=True, metavar="SAFETENSORS")
     parser.add_argument("--output-system", required=True, metavar="NPZ")

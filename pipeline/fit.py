@@ -117,7 +117,7 @@ def add_arguments(parser):
     parser.add_argument("--backend", required=True, choices=device.BACKENDS)
     parser.add_argument("--threads", required=True, type=stage.positive)
     parser.add_argument(
-        "--workers", required=True, type=int, help="processes that count for a search; 0: this one does"
+        "--workers", required=True, type=stage.natural, help="processes that count for a search; 0: this one does"
     )
     parser.add_argument("--seed", required=True, type=stage.seed)
     parser.add_argument("--journal", metavar="FOLDER", help="where a search keeps what it counted, for the next")
@@ -166,9 +166,9 @@ def run(args):
 
 def journal(args, described, rests_on):
     """Open the journal of what rests on these inputs, this code and `rests_on`."""
-    basis = {key: described[key] for key in ("inputs", "source", "versions", "device")} | {"rests_on": rests_on}
+    basis = {key: described[key] for key in ("inputs", "source", "versions", "device", "threads")}
     part, parts = args.part or (1, 1)
-    return Journal(args.journal, basis, f"{part}-of-{parts}")
+    return Journal(args.journal, basis | {"rests_on": rests_on}, f"{part}-of-{parts}")
 
 
 def share(system, wanted, samples, args):

@@ -35,7 +35,7 @@ def add_arguments(parser):
     parser.add_argument("--results", required=True, metavar="FOLDER", help="where the runs' files lie")
     parser.add_argument("--shards", required=True, type=stage.positive, metavar="N", help="of unaries and of labels")
     parser.add_argument(
-        "--images", required=True, type=stage.positive, metavar="N", help="pictures shown of each network"
+        "--images", required=True, type=stage.natural, metavar="N", help="pictures shown of each network"
     )
     parser.add_argument("--output", required=True, metavar="FOLDER", help="of the page")
 

@@ -35,7 +35,7 @@ def values(name, axis):
     if last < first:
         where, found = f"key 'search.{name}'", f"a range from {first:g} to {last:g}"
         raise SettingsError(where, found, "first ≤ last", "swap the two, or make them equal for one value")
-    return [first + number * step for number in range(math.floor((last - first) / step + 1e-9) + 1)]
+    return [_tidy(first + number * step) for number in range(math.floor((last - first) / step + 1e-9) + 1)]
 
 
 def grid(axes):
@@ -87,10 +87,15 @@ def best(judged):
 def _cube(centre, steps):
     """Return the points at most one step away along every axis, none of whose values is 0 or less."""
     sides = [
-        [value + sign * step for sign in (-1, 0, 1) if value + sign * step > 0]
+        [near for sign in (-1, 0, 1) if (near := _tidy(value + sign * step)) > 0]
         for value, step in zip(centre, steps, strict=True)
     ]
     return list(itertools.product(*sides))
+
+
+def _tidy(value):
+    """Return a value without what sums of steps leave in its last digits: equal points must be equal numbers."""
+    return float(f"{value:.12g}")
 
 
 def judge(points, number, count, images, first, keep):

@@ -98,10 +98,10 @@ def peak(device, call):
 
 
 def describe(device):
-    """Name the device for a stamp."""
+    """Name the device for a stamp; of a CPU its kind, as sums come in another order with wider registers."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()})"
+    return f"cpu ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
 
 
 def join_processes(device):

@@ -7,7 +7,6 @@ beginning was aligned, as those of torch's tensors are: a loop over images grew 
 import ctypes
 import os
 import resource
-import sys
 from pathlib import Path
 
 GROWTH, LEAST = 1.15, 64 << 20  # by which factor, and by how many bytes, a process may grow
@@ -85,8 +84,7 @@ def peak(call):
 
 def highest():
     """Return the most bytes that this process ever held."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(_highest, unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return max(_highest, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def trimmer():

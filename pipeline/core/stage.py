@@ -28,6 +28,7 @@ _UNWRITABLE = {
     errno.EACCES: ("no permission", "a file or folder this user may open", "mend its mode or choose another place"),
     errno.EPERM: ("no permission", "a file or folder this user may open", "mend its mode or choose another place"),
 }
+_STARVED = ("OutOfMemoryError", "BrokenProcessPool")
 
 
 def main(module, doc, add_arguments, run, argv=None):
@@ -76,7 +77,7 @@ def main(module, doc, add_arguments, run, argv=None):
         log.error("%s: interrupted", module)
         return INTERRUPTED
     except Exception as error:
-        reason = _unwritable(error)
+        reason = _unwritable(error) or _starved(error)
         if reason:
             log.error("%s: %s and run the same command again", module, reason)
             return USER_ERROR
@@ -126,7 +127,7 @@ def progress(items, total, unit):
     Between items, memory that they freed is given back.
     """
     trim = memory.trimmer()
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr.isatty() and _leads()
     last = time.monotonic()
     with tqdm(total=total, unit=unit, disable=not terminal, file=sys.stderr, leave=False) as bar:
         for done, item in enumerate(items, start=1):
@@ -143,21 +144,28 @@ def progress(items, total, unit):
 
 def _log_to(path):
     """Send the log to a file, or without one to stderr; return the handlers to take away again: one."""
-    leads = os.environ.get("RANK", "0") == "0"
     if path is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)  # noqa: PTH103, PTH120
-        handler = logging.FileHandler(path, mode="w" if leads else "a", encoding="utf-8")
+        if _leads():
+            open(path, "w", encoding="utf-8").close()  # noqa: PTH123
+        # All processes append: with a place of their own they would write over one another's lines.
+        handler = logging.FileHandler(path, mode="a", encoding="utf-8")
         # A log that cannot be written, on a full disk, must not hide the error itself.
         handler.handleError = lambda record: None
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     # Of processes that torchrun started one tells how it goes, the others only what goes wrong.
-    handler.setLevel(logging.INFO if leads else logging.WARNING)
+    handler.setLevel(logging.INFO if _leads() else logging.WARNING)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
     return [handler]
+
+
+def _leads():
+    """Tell whether this process is the only one, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _launcher():
@@ -171,8 +179,21 @@ def _launcher():
 def _to_files(message, *values, also_stderr):
     record = log.makeRecord(log.name, logging.INFO, __file__, 0, message, values, None)
     for handler in log.handlers:
-        if also_stderr or isinstance(handler, logging.FileHandler):
+        if record.levelno >= handler.level and (also_stderr or isinstance(handler, logging.FileHandler)):
             handler.handle(record)
+
+
+def _starved(error):
+    """Return that memory ran out, if that is what ended the stage, else None."""
+    while error is not None:
+        # By names, as most stages need no torch; its CPU allocator raises a plain RuntimeError, and of a worker that
+        # the system killed for memory nothing else is known than that it is gone.
+        name, told = type(error).__name__, " ".join(str(error).split())[:120]
+        if isinstance(error, MemoryError) or name in _STARVED or "can't allocate memory" in str(error):
+            do = "use smaller batches, crops or tiles, fewer workers, or more memory"
+            return f"memory: found none left ({told or name}), expected room for what is worked on; {do}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _unwritable(error):

@@ -1,6 +1,6 @@
 """What an output came from: code, versions, device, seed, settings and the inputs' digests.
 
-A stamp holds no time and no path, so that the same work gives the same bytes.
+A stamp holds no time and no path but those of the settings, so that the same work gives the same stamp.
 """
 
 import json
@@ -11,7 +11,7 @@ from importlib import metadata
 from pipeline.core import closure
 from pipeline.core.settings import ROOT
 
-LIBRARIES = ("torch", "numpy", "h5py", "zarr", "scipy", "kornia")
+LIBRARIES = ("torch", "numpy", "numba", "pillow", "h5py", "zarr", "scipy", "kornia")
 
 
 def make(stage, *, inputs, settings=None, modules=(), **more):

@@ -1,10 +1,14 @@
 """Photographs and label images as files, with errors that name the file and the pixel."""
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.core.errors import DataError
 from pipeline.core.sample import VOID
+
+# Pillow takes images of 179 million pixels for attacks. These are the user's own; `refine` has tiles for large ones.
+Image.MAX_IMAGE_PIXELS = None
+UPRIGHT = 1  # EXIF's orientation of pixels that are shown as they are stored
 
 
 def first_file(*candidates):
@@ -17,8 +21,14 @@ def first_file(*candidates):
 
 
 def photograph(path):
-    """Read a photograph as (H, W, 3) uint8 RGB; DataError if the file is damaged."""
-    return np.asarray(_open(path, "a photograph").convert("RGB"))
+    """Read a photograph as (H, W, 3) uint8 RGB; DataError if the file is damaged, or says that it is to be turned."""
+    image = _open(path, "a photograph")
+    turned = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    if turned != UPRIGHT:
+        # Whoever drew its labels may have seen it turned, or not.
+        found, do = f"EXIF orientation {turned}", "turn it to where its labels are, and remove the entry"
+        raise DataError(path, found, "pixels stored upright", do)
+    return np.asarray(image.convert("RGB"))
 
 
 def indices(path):
@@ -59,6 +69,6 @@ def _open(path, what):
         with Image.open(path) as image:
             image.load()
             return image
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise DataError(path, f"a damaged file ({reason})", what, "replace the file") from None

@@ -103,8 +103,14 @@ def blocks_of(names, length):
     if length == 1:
         return {name: name for name in names}
     clips, blocks = {}, {}
-    for name in sorted(names):
+    for name in sorted(names, key=_in_time):
         clip = name.rpartition("_")[0]
         position = clips[clip] = clips.get(clip, -1) + 1
         blocks[name] = f"{clip}/{position // length:04d}"
     return blocks
+
+
+def _in_time(name):
+    """Sort frames of a clip by their numbers, whether or not these have leading zeros."""
+    clip, _, frame = name.rpartition("_")
+    return clip, int(frame) if frame.isdecimal() else -1, frame

@@ -74,6 +74,6 @@ def _kind_of_store(path):
 def _kind_of_hdf5(path):
     if not h5py.is_hdf5(path):
         # What ends like HDF5 and is not is damaged: the reader says so better.
-        return {"pack": "pack", "score": "score"}.get(path.parent.name) if path.suffix == ".h5" else None
+        return next((kind for kind in ("pack", "score") if kind in path.parts), None) if path.suffix == ".h5" else None
     with h5py.File(path, "r") as file:
         return KINDS.get(hdf5.texts(file).get("format"))

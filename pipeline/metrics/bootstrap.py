@@ -24,11 +24,6 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def sure(self):
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
 
 def paired_difference(one, other, *, resamples, seed, blocks=None):
     """Return the mean IoU of `one` minus that of `other`, with a bootstrap interval.

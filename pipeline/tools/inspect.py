@@ -29,7 +29,6 @@ from pipeline.metrics import overlap
 
 AT_MOST = 100  # images that statistics are taken over
 AT_FIRST = 3  # entries of a journal that are shown
-WHOLE = {"kind": "cells", "stride": 1}  # the grid of a store that does not state one
 
 
 def add_arguments(parser):
@@ -111,7 +110,7 @@ def describe_unaries(store):
         yield f"sizes       {span(shapes)} px (rows × cols)"
         yield f"scores      min {low:.4g}, mean {total / size:.4g}, max {high:.4g}"
         yield f"entropy     {np.mean(entropies):.4g} nats on average, {np.log(len(scores)):.4g} if nothing is known"
-        yield from shares(counts, store.attributes.get("class_names", range(len(scores))))
+        yield from shares(counts, store.attributes["class_names"])
 
 
 def describe_labels(store):
@@ -128,15 +127,14 @@ def describe_labels(store):
         yield f"sizes       {span(shapes)} px (rows × cols)"
         yield f"changed     {np.mean([one['changed'] for one in measured]):.3%} of the unary's labels"
         yield f"seconds     {median(one['seconds'] for one in measured):.4f} per image, median"
-        known = store.attributes.get("class_names", range(int(counts.nonzero()[0].max()) + 1))
-        yield from shares(counts, known)
+        yield from shares(counts, store.attributes["class_names"])
 
 
 def describe_store(store, keys):
     """Yield what all stores have in common."""
     yield from provenance(store.stamp, store.attributes.get("digest", "not whole yet"))
     for key in keys:
-        told = store.attributes.get(key, "not written yet")
+        told = store.attributes[key]
         told = ", ".join(f"{name} {value}" for name, value in told.items()) if isinstance(told, dict) else told
         yield f"{key:11} {told}"
     yield f"images      {len(store.names)}: {', '.join(islice(store.names, 4))}{', …' * (len(store.names) > 4)}"
@@ -242,8 +240,8 @@ def numbers(name, array, dtype=None):
 
 
 def log_probability(store, scores, size):
-    """Return log p(class), (C, H, W) float32; scores of a store that is not whole are taken as logits."""
-    kind, grid = store.attributes.get("kind", "logits"), Grid(**store.attributes.get("grid", WHOLE))
+    """Return log p(class), (C, H, W) float32, of what a store holds of one image."""
+    kind, grid = store.attributes["kind"], Grid(**store.attributes["grid"])
     return Unaries(torch.from_numpy(scores.astype(np.float32)), kind, grid).log_probability(*size).numpy()
 
 

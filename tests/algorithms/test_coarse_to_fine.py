@@ -162,3 +162,13 @@ def test_a_point_alone_is_judged_on_all_images():
 def test_equals_stay_in_their_order():
     same = partial(judge, count=lambda alive, part: np.ones((len(alive), 3, 2), np.int64), images=9, first=3, keep=0.5)
     assert [one.images for one in same([(3.0,), (1.0,), (2.0,), (4.0,)], 1)] == [9, 6, 3, 3]
+
+
+def test_no_point_is_judged_twice_for_its_last_digits():
+    """Of hybrid_paper.yaml: 0.7 - 0.2 and 0.5, 0.7 + 0.2 and 0.5 + 2 · 0.2 differ by sums alone."""
+    axes = {"beta": axis(0.5, 1.3, 0.2), "lambda": axis(0.1, 0.7, 0.1)}
+    for peak in itertools.product(*(sorted({point[place] for point in grid(axes)}) for place in range(2))):
+        rounds, found = run(axes, 1, bowl(peak))
+        points = [one.point for judged in rounds for one in judged]
+        assert found.point == peak
+        assert len({tuple(round(value, 9) for value in point) for point in points}) == len(points)

@@ -8,9 +8,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from pipeline.core import stage
+from pipeline.core import stage, workers
 from pipeline.core.errors import BackendError, DataError, PipelineError, SettingsError
 
 
@@ -197,3 +199,47 @@ def test_a_place_that_may_not_be_written_is_one_line(capsys):
         "pipeline.example: there: found no permission, expected a file or folder this user may open;"
     )
     assert "nothing was lost: mend its mode" in last
+
+
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty])
+def test_memory_that_ran_out_is_one_line_and_status_2(capsys, allocate):
+    assert start(lambda args: allocate(1 << 55)) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "pipeline.example: memory: found none left" in line and line.endswith("run the same command again")
+
+
+def end(opened, task):
+    os._exit(9)
+
+
+def test_a_worker_that_the_system_killed_is_told(capsys):
+    assert start(lambda args: list(workers.results(end, [1], dict, workers=1, threads=1))) == 2
+    assert "memory: found none left" in capsys.readouterr().err.splitlines()[-1]
+
+
+FOLLOWER = """
+import sys
+from pipeline.core import stage
+from pipeline.core.errors import DataError
+
+def run(args):
+    list(stage.progress("abc", 3, "letters"))
+    raise DataError("there", "this", "that", "mend it")
+
+sys.exit(stage.main("example", "", lambda parser: None, run))
+"""
+
+
+def test_of_several_processes_one_tells_how_it_goes_and_all_what_goes_wrong(tmp_path):
+    path = tmp_path / "example.log"
+
+    def leads(args):
+        words = [sys.executable, "-c", FOLLOWER, "--log", str(path)]
+        ended = subprocess.run(words, env=os.environ | {"RANK": "1"}, capture_output=True, text=True)
+        assert (ended.returncode, ended.stderr) == (2, "example: there: found this, expected that; mend it\n")
+        list(stage.progress("de", 2, "letters"))
+
+    assert start(leads, "--log", str(path)) == 0
+    told = [line[20:] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert told[1] == "example: there: found this, expected that; mend it"
+    assert len(told) == 4 and told[2].startswith("2 of 2 letters")

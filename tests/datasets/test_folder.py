@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from observe import refusal
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pipeline import datasets
 from pipeline.core import settings
 from pipeline.core.errors import SettingsError
 from pipeline.core.settings import Settings
+from pipeline.datasets import pictures
 
 PACKS = settings.ROOT / "config/packs"
 SIZE = (10, 12)
@@ -187,3 +188,21 @@ def test_a_name_in_two_splits(msrc):
 def test_a_name_given_twice(msrc):
     (msrc / "Test.txt").write_text("3_1_s.bmp\n3_1_s.bmp\n")
     assert "Test.txt: found the name 3_1_s twice" in refusal(lambda: preset("msrc21", msrc))
+
+
+def test_a_photograph_that_is_to_be_turned_is_refused(camvid):
+    source = preset("camvid", camvid)
+    name = source.splits["val"][0]
+    path, exif = camvid / "val" / f"{name}.png", Image.Exif()
+    for orientation, fine in ((1, True), (3, False)):
+        exif[ExifTags.Base.Orientation] = orientation
+        Image.fromarray(np.full((*SIZE, 3), 90, np.uint8)).save(path, exif=exif)
+        if fine:
+            source.sample(name)
+    told = refusal(lambda: source.sample(name))
+    assert f"{name}.png: found EXIF orientation 3, expected pixels stored upright; turn it" in told
+
+
+def test_an_image_of_more_pixels_than_pillow_likes_is_read(tmp_path):
+    Image.new("L", (13_400, 13_400)).save(tmp_path / "large.png", compress_level=1)
+    assert pictures.indices(tmp_path / "large.png").shape == (13_400, 13_400)

@@ -44,3 +44,11 @@ def test_a_list_of_another_encoding(tmp_path):
 def test_marks_and_line_ends_of_other_systems(tmp_path):
     (tmp_path / "list.txt").write_bytes("\ufeffa\r\nb\r\n\r\n".encode())
     assert splits.names_of(tmp_path / "list.txt", "") == ["a", "b"]
+
+
+def test_blocks_of_video_follow_the_numbers_of_the_frames():
+    blocks = splits.blocks_of([f"clip_{frame}" for frame in range(1, 13)], 3)
+    found = {}
+    for name, block in blocks.items():
+        found.setdefault(block, set()).add(int(name.split("_")[1]))
+    assert list(map(sorted, found.values())) == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]]

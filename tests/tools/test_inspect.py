@@ -147,3 +147,13 @@ def test_partial_stores_are_read_whole(made):
     left = inspect.open_kind("partial unaries", partial(made / "killed.zarr"))
     whole = stores.Store(made / "unaries.zarr", unaries.FORMAT, made_by="cache")
     assert left.read("val_1")[0].dtype == np.float32 == whole.read("val_1")[0].dtype
+
+
+@pytest.mark.parametrize("place", ["pack", "score/pack/net"])
+def test_a_damaged_file_is_told_from_one_of_another_kind(tmp_path, place, capsys):
+    path = tmp_path / place / "a.h5"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x00" * 9)
+    assert inspect.main([str(path)]) == 2
+    told = capsys.readouterr().err
+    assert "another kind" not in told and "again" in told
