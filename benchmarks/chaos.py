@@ -4,7 +4,8 @@
 
 A run is the small configuration of the tests, all systems of the default table. Each of the killed runs is started in a
 folder of its own, killed once to three times at moments drawn over an undisturbed run's time, each time a stage,
-Snakemake, or all of them; then the two commands of docs/flow.md follow. It counts if packs, weights, fitted systems,
+Snakemake, or all of them; then the two commands of docs/flow.md follow. One that ended before its moments is made again
+with others. It counts if packs, weights, fitted systems,
 unaries, labels, scores and the table are those of the undisturbed run, and nothing else is left over. A second call
 goes on where a first was stopped.
 
@@ -24,6 +25,8 @@ import numpy as np
 import record
 from driver import small_copy, snakemake
 from survival import run_with_kills, same_results
+
+from pipeline.core import stamp
 
 
 def main():
@@ -71,10 +74,12 @@ def killed(work, number, seed, seconds):
     """Make one run that is killed; return whether it ended as the undisturbed one, and its kills."""
     told, folder = work / f"{number}.json", work / str(number)
     if not told.exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        rng = np.random.default_rng([seed, number])
-        moments = rng.uniform(0.03 * seconds, seconds, size=rng.integers(1, 4)).tolist()
-        found = {"run": number, "kills": run_with_kills(small_copy(folder), moments, rng), "identical": True}
+        rng, kills = np.random.default_rng([seed, number]), []
+        while not kills:  # it may have ended before all of its moments
+            shutil.rmtree(folder, ignore_errors=True)
+            moments = rng.uniform(0.03 * seconds, seconds, size=rng.integers(1, 4)).tolist()
+            kills = run_with_kills(small_copy(folder), moments, rng)
+        found = {"run": number, "commit": stamp.commit(), "kills": kills, "identical": True}
         try:
             same_results(work / "undisturbed" / "results", folder / "results")
         except Exception as error:  # a missing or damaged result may raise anything: told as different
