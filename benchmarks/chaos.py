@@ -5,9 +5,8 @@
 A run is the small configuration of the tests, all systems of the default table. Each of the killed runs is started in a
 folder of its own, killed once to three times at moments drawn over an undisturbed run's time, each time a stage,
 Snakemake, or all of them; then the two commands of docs/flow.md follow. One that ended before its moments is made again
-with others. It counts if packs, weights, fitted systems,
-unaries, labels, scores and the table are those of the undisturbed run, and nothing else is left over. A second call
-goes on where a first was stopped.
+with others. It counts if packs, weights, fitted systems, unaries, labels, scores and the table are those of the
+undisturbed run, and nothing else is left over. A second call goes on where a first was stopped.
 
 Figures go to benchmarks/results/chaos.json.
 """
