@@ -17,7 +17,7 @@ from pipeline.formats import packs
 def add_arguments(parser):
     """Declare the options."""
     parser.add_argument("--settings", required=True, metavar="YAML", help="the data set, a file of config/packs")
-    parser.add_argument("--seed", required=True, type=stage.seed, help="of made images and of random splits")
+    parser.add_argument("--seed", required=True, type=stage.seed, help="of the images that `embedded` makes")
     parser.add_argument("--threads", required=True, type=stage.positive, help="samples read and encoded at a time")
     parser.add_argument("--output", required=True, metavar="H5")
 
