@@ -243,3 +243,37 @@ def test_labels_out_of_range(value):
 def test_arrays_of_another_kind(image, truth):
     said = refusal(lambda: packs.encode(Sample("a", image, truth), 4))
     assert "expected (H, W, 3) uint8 and (H, W) uint8" in said
+
+
+MANY_ARRAYS = """
+import sys
+from pipeline.core import memory
+from pipeline.formats import hdf5
+
+held = []
+def tell(number):
+    if number in (200, 3999):
+        held.append(memory.resident() >> 20)
+
+with hdf5.whole(sys.argv[1]) as (file, reserve):
+    for number in range(4000):
+        for group in ("images", "truth"):
+            reserve(9)
+            hdf5.write_chunk(file, f"{group}/{number}", (3, 3), bytes(9), None)
+        tell(number)
+    file.attrs["format"] = "edgewise test 1"
+file, _ = hdf5.open_whole(sys.argv[1], "edgewise test 1", made_by="test")
+for number in range(4000):
+    for group in ("images", "truth"):
+        file[f"{group}/{number}"].shape
+    tell(number)
+print(*held)
+"""
+
+
+def test_memory_does_not_follow_the_number_of_arrays(tmp_path):
+    """Without a bound on what the library keeps of a file's structure, writing adds 30 MB."""
+    ended = subprocess.run([sys.executable, "-c", MANY_ARRAYS, tmp_path / "many.h5"], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    held = list(map(int, ended.stdout.split()))
+    assert len(held) == 4 and max(held) - min(held) < 10, held
