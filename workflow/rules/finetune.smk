@@ -23,6 +23,7 @@ rule finetune:
     params:
         backend=config["backend"],
         threads=config["threads"],
+        workers=untracked_workers,
         seed=config["seed"],
         code=lambda w: source_hash(
             "pipeline.finetune",
@@ -33,7 +34,7 @@ rule finetune:
         r"""
         python -m pipeline.finetune --pack {input.pack:q} --net {input.net:q} \
             --weights {input.weights:q} --system {input.system:q} \
-            --backend {params.backend} --threads {params.threads} --workers {config[workers]} --seed {params.seed} \
+            --backend {params.backend} --threads {params.threads} --workers {params.workers} --seed {params.seed} \
             --output {output.weights:q} --output-system {output.system:q} \
             --history {output.history:q} --log {log:q}
         """

@@ -24,6 +24,7 @@ rule fit_part:
     params:
         backend=config["backend"],
         threads=config["system_threads"],
+        workers=untracked_workers,
         seed=config["seed"],
         shard=shard_of,
         journal="results/fit/{pack}/{net}/{system}.search",
@@ -31,7 +32,7 @@ rule fit_part:
     shell:
         r"""
         python -m pipeline.fit --pack {input.pack:q} --unaries {input.unaries:q} --settings {input.settings:q} \
-            --backend {params.backend} --threads {params.threads} --workers {config[workers]} --seed {params.seed} \
+            --backend {params.backend} --threads {params.threads} --workers {params.workers} --seed {params.seed} \
             --journal {params.journal:q} --part {params.shard} --log {log:q}
         """
 
@@ -60,6 +61,7 @@ rule fit:
     params:
         backend=config["backend"],
         threads=config["system_threads"],
+        workers=untracked_workers,
         seed=config["seed"],
         # Not an output: Snakemake would take a search's journal away before a new fit, which can use it.
         journal="results/fit/{pack}/{net}/{system}.search",
@@ -67,6 +69,6 @@ rule fit:
     shell:
         r"""
         python -m pipeline.fit --pack {input.pack:q} --unaries {input.unaries:q} --settings {input.settings:q} \
-            --backend {params.backend} --threads {params.threads} --workers {config[workers]} --seed {params.seed} \
+            --backend {params.backend} --threads {params.threads} --workers {params.workers} --seed {params.seed} \
             --journal {params.journal:q} --output {output.system:q} --log {log:q}
         """

@@ -131,6 +131,11 @@ def search_parts(wildcards):
     return [f"{folder}/{shard}.counted" for shard in range(config["shards"])]
 
 
+def untracked_workers(wildcards, input):
+    """The processes that prepare images or count. They change no result: Snakemake tracks no function of the inputs."""
+    return config["workers"]
+
+
 def fitting_cores(wildcards):
     """The cores that a fit keeps busy: those of its own threads, or of the processes that count for its search."""
     return max(config["system_threads"], config["workers"] if "search" in SYSTEMS[wildcards.system] else 0)

@@ -20,6 +20,7 @@ rule train:
         runtime=growing(2880),
     params:
         backend=config["backend"],
+        workers=untracked_workers,
         seed=config["seed"],
         threads=config["threads"],
         python=launcher(config["processes"]),
@@ -28,6 +29,6 @@ rule train:
     shell:
         r"""
         {params.python} pipeline.train --pack {input.pack:q} --net {input.net:q} {params.start:q} \
-            --backend {params.backend} --threads {params.threads} --workers {config[workers]} --seed {params.seed} \
+            --backend {params.backend} --threads {params.threads} --workers {params.workers} --seed {params.seed} \
             --output {output.weights:q} --history {output.history:q} --log {log:q}
         """
