@@ -185,25 +185,30 @@ def _to_files(message, *values, also_stderr):
 
 def _starved(error):
     """Return that memory ran out, if that is what ended the stage, else None."""
-    while error is not None:
+    for one in _causes(error):
         # By names, as most stages need no torch; its CPU allocator raises a plain RuntimeError, and of a worker that
         # the system killed for memory nothing else is known than that it is gone.
-        name, told = type(error).__name__, " ".join(str(error).split())[:120]
-        if isinstance(error, MemoryError) or name in _STARVED or "can't allocate memory" in str(error):
+        name, told = type(one).__name__, " ".join(str(one).split())[:120]
+        if isinstance(one, MemoryError) or name in _STARVED or "can't allocate memory" in str(one):
             do = "use smaller batches, crops or tiles, fewer workers, or more memory"
             return f"memory: found none left ({told or name}), expected room for what is worked on; {do}"
-        error = error.__cause__ or error.__context__
     return None
 
 
 def _unwritable(error):
     """Return why nothing could be written, if that is what ended the stage, else None."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-            found, expected, do = _UNWRITABLE[error.errno]
-            return f"{error.filename or 'the output'}: found {found}, expected {expected}; nothing was lost: {do}"
-        error = error.__cause__ or error.__context__
+    for one in _causes(error):
+        if isinstance(one, OSError) and one.errno in _UNWRITABLE:
+            found, expected, do = _UNWRITABLE[one.errno]
+            return f"{one.filename or 'the output'}: found {found}, expected {expected}; nothing was lost: {do}"
     return None
+
+
+def _causes(error):
+    """Yield an error, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _refuse_the_future(args):
