@@ -84,13 +84,16 @@ def placed(features, mode):
     return places, *factors(lambda: permutohedral(torch.ones_like(one), places), one, mode)
 
 
-def exact(features, mode, exclude_self):
-    """Filter over all pairs of pixels by `features` (B, F, H, W), exactly: in time quadratic in the pixels."""
+def exact(features, mode, exclude_self, precision):
+    """Filter over all pairs of pixels by `features` (B, F, H, W), exactly: in time quadratic in the pixels.
+
+    `precision` is that of `all_pairs`.
+    """
 
     def kernel(q, left, right):
         if left is None:
-            return all_pairs(q, features)
-        return left * all_pairs(right * q, features)
+            return all_pairs(q, features, precision=precision)
+        return left * all_pairs(right * q, features, precision=precision)
 
     return normalised(kernel, features, mode, exclude_self)
 

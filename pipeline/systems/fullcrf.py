@@ -13,6 +13,8 @@ from pipeline.algorithms.mean_field import mean_field
 from pipeline.core.errors import SettingsError
 from pipeline.kernels.lattice_mean_field import lattice_mean_field
 
+EXACT = {"exact": "float32", "exact_tf32": "tf32"}  # filters over all pairs, and how precisely they multiply
+
 
 class FullCRF(GaussianCRF):
     """The differentiable model; ``config/systems/fullcrf.yaml`` explains the settings."""
@@ -53,8 +55,8 @@ class FullCRF(GaussianCRF):
         how = self.settings.normalisation, self.settings.exclude_self
         if self.settings.filter == "lattice":
             near = gaussian_filters.lattice(appearance.detach(), self.settings.normalisation)
-        elif self.settings.filter == "exact":
-            near = gaussian_filters.exact(appearance, *how)
+        elif self.settings.filter in EXACT:
+            near = gaussian_filters.exact(appearance, *how, EXACT[self.settings.filter])
         else:
             near = gaussian_filters.window(appearance, self.settings.filter_size // 2, *how)
         if self.settings.smoothness == "separable":

@@ -33,7 +33,7 @@ def lattice_kernel():
 FILTERS = {
     "lattice": (lambda mode, exclude_self: gaussian_filters.lattice(features(), mode), lattice_kernel),
     "exact": (
-        lambda *how: gaussian_filters.exact(features(), *how),
+        lambda *how: gaussian_filters.exact(features(), *how, "float32"),
         lambda: oracles.kernel_matrix(features()[0].numpy()),
     ),
     "spatial": (
@@ -102,7 +102,7 @@ def test_gradient_to_bandwidths(name, mode, exclude_self):
     def message(theta):
         how = mode, exclude_self
         return {
-            "exact": lambda: gaussian_filters.exact(features() / theta, *how),
+            "exact": lambda: gaussian_filters.exact(features() / theta, *how, "float32"),
             "window": lambda: gaussian_filters.window(features() / theta, 2, *how),
             "spatial": lambda: gaussian_filters.spatial(theta, q, *how),
         }[name]()(q)
@@ -117,7 +117,7 @@ def test_a_pixel_that_is_alone_gets_no_message(name, mode):
     apart = 0.1 * features().float()
     apart[0, :, 2, 2] = 9.0
     made = {
-        "exact": lambda: gaussian_filters.exact(apart, mode, True),
+        "exact": lambda: gaussian_filters.exact(apart, mode, True, "float32"),
         "window": lambda: gaussian_filters.window(apart, 3, mode, True),
     }[name]()
     message = made(torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2)))
@@ -133,7 +133,7 @@ def test_gradients_stay_finite_where_a_pixel_is_alone(mode):
     apart = 0.1 * features()
     apart[0, :, 2, 2] = 9.0
     apart.requires_grad_()
-    gaussian_filters.exact(apart, mode, True)(torch.ones(1, 2, HEIGHT, WIDTH).double()).sum().backward()
+    gaussian_filters.exact(apart, mode, True, "float32")(torch.ones(1, 2, HEIGHT, WIDTH).double()).sum().backward()
     assert torch.isfinite(apart.grad).all()
 
 

@@ -2,8 +2,10 @@
 //
 // A block's fibers run one after another, each up to the next __syncthreads(), in an order that the caller chooses, and
 // so do the blocks: a kernel whose result depends on the order has a race. Shared memory starts as NaN. Known: indices,
-// __shared__, __syncthreads, __launch_bounds__, float4; unknown: warps, atomics, textures, dynamic shared memory.
+// __shared__, __syncthreads, __launch_bounds__, float4, and what kernels write in the GPU's own language, at the end;
+// unknown: other parts of warps, atomics, textures, dynamic shared memory.
 #pragma once
+#define CUDA_CPU
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -157,6 +159,36 @@ template <class... Arguments> const char* parameters(void (*)(Arguments...)) {
 }
 
 }  // namespace cuda_cpu
+
+// What all_pairs/tensor_cores.cu says of these holds here too.
+static float power_of_two(float x) { return x < -126.f ? 0.f : exp2f(x); }
+
+static unsigned as_tf32(float x) {
+  unsigned bits;
+  memcpy(&bits, &x, sizeof bits);
+  return isfinite(x) ? (bits + 0x1000u) & ~0x1fffu : bits;
+}
+
+static float of_tf32(unsigned bits) {
+  bits &= ~0x1fffu;  // a tensor core does not read the rest
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+// Every lane lays its parts out and waits, so all of a block must get here.
+static void multiply_add(float* sums, const unsigned* a, const unsigned* b) {
+  static float left[32][16][8], right[32][8][8];
+  const unsigned thread = threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+  const unsigned warp = thread / 32, group = thread % 32 / 4, place = thread % 4;
+  for (unsigned at = 0; at < 4; ++at) left[warp][group + at % 2 * 8][place + at / 2 * 4] = of_tf32(a[at]);
+  for (unsigned at = 0; at < 2; ++at) right[warp][place + at * 4][group] = of_tf32(b[at]);
+  cuda_cpu::wait();
+  for (unsigned at = 0; at < 4; ++at)
+    for (unsigned k = 0; k < 8; ++k)
+      sums[at] += left[warp][group + at / 2 * 8][k] * right[warp][k][2 * place + at % 2];
+  cuda_cpu::wait();
+}
 
 #define CUDA_CPU_EXPORT(kernel)                                                                                  \
   extern "C" const char* launch_##kernel(const unsigned* grid, const unsigned* block, void** arguments, int order) { \

@@ -87,6 +87,10 @@ BAD = {
         "all_pairs: found values (1, 3, 4, 6) with features (2, 3, 4, 6), expected one batch, height and width; "
         "pass arrays of one image size",
     ),
+    "precision": (
+        lambda: all_pairs(VALUES, VALUES, precision="bfloat16"),
+        "all_pairs, precision: found 'bfloat16', expected one of float32, tf32; choose one",
+    ),
     "dtypes": (
         lambda: all_pairs(VALUES, VALUES.double()),
         "all_pairs: found values torch.float32, features torch.float64, expected one dtype; convert one",

@@ -147,6 +147,43 @@ def test_all_pairs(device, classes, features, height, width):
     agrees(lambda backend, *x: all_pairs.all_pairs(*x, backend=backend), values, features, device=device)
 
 
+@pytest.mark.parametrize(
+    ("classes", "features", "height", "width"), [(1, 1, 1, 1), (3, 5, 15, 20), (33, 5, 13, 11), (70, 16, 9, 5)]
+)
+def test_all_pairs_in_ten_bits(device, classes, features, height, width):
+    """Kernel and values are each within 2⁻¹¹ of what they were, so the sum is within 2⁻¹⁰ of the sum of sizes."""
+    values, features = draw(2, classes, height, width), draw(2, features, height, width)
+
+    def operation(values, *, precision="tf32"):
+        features_there = features.to(values)
+        return all_pairs.all_pairs(
+            values, features_there, precision=precision, backend="cuda" if precision == "tf32" else "reference"
+        )
+
+    exact, sizes = (operation(each.double(), precision="float32") for each in (values, values.abs()))
+    given = values.to(device).requires_grad_()
+    found = operation(given)
+    assert ((found.detach().cpu().double() - exact).abs() <= 2**-10 * sizes + EPS * sizes.max()).all()
+    (gradient,) = torch.autograd.grad(found, given, values.to(device))  # the kernel is symmetric
+    assert torch.equal(gradient, found)
+
+
+def test_ten_bits_are_not_float32(device):
+    """The products are those of tensor cores: of a number with more bits some are lost."""
+    values = torch.full((1, 1, 1, 1), 1 + 2.0**-12, device=device)
+    given = values, torch.zeros_like(values)
+    assert float(all_pairs.all_pairs(*given, precision="tf32", backend="cuda")) == 1
+    assert float(all_pairs.all_pairs(*given, backend="cuda")) == float(values)
+
+
+def test_ten_bits_over_many_tiles_of_senders(device):
+    """A block's last receivers and a tile's last senders do not exist, and thousands of sums do not drift."""
+    values, features = draw(1, 2, 19, 61, low=0), positions(19, 61, 20.0)
+    exact = all_pairs.all_pairs(values.double(), features.double(), backend="reference")
+    found = all_pairs.all_pairs(values.to(device), features.to(device), precision="tf32", backend="cuda")
+    assert ((found.cpu().double() - exact).abs() <= 1e-4 * exact).all()
+
+
 @pytest.mark.parametrize("theta", [0.3, 2.0, 40.0])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 40), (70, 33)])
 def test_spatial_gaussian(device, theta, height, width):

@@ -110,6 +110,13 @@ def test_the_lattice_is_near_the_exact_filter():
     assert (unary.refine(sample.image, unaries) != labels[1]).mean() > 0.1
 
 
+def test_exact_is_no_other_in_ten_bits():
+    """On a CPU the same numbers; on a GPU `test_cuda.test_all_pairs_in_ten_bits` bounds the difference."""
+    sample, unaries = planted(3)
+    exact, short = (systems.build(preset(filter=name), 2, CPU) for name in ("exact", "exact_tf32"))
+    assert (exact.refine(sample.image, unaries) == short.refine(sample.image, unaries)).all()
+
+
 def test_trace_holds_the_energies_of_every_iteration():
     images, log_probability = case()
     crf, trace = FullCRF(tiny(), 3, {}).double(), []

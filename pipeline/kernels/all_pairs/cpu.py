@@ -31,7 +31,7 @@ def _eight(planes, here, size):
 
 @image_by_image
 @kernel(parallel=True)
-def all_pairs(values, features, out):
+def _all_pairs(values, features, out):
     """values and out (C, N), features (F, N)."""
     classes, pixels = values.shape
     for tile in prange((pixels + WIDTH - 1) // WIDTH):
@@ -69,6 +69,11 @@ def all_pairs(values, features, out):
                 store(sums, fourth * WIDTH, d)
         for label in range(classes):
             write(out, label * pixels + here, load(sums, label * WIDTH), size)
+
+
+def all_pairs(values, features, precision, out):
+    """values and out (B, C, N), features (B, F, N); whatever the precision, products are float32's."""
+    _all_pairs(values, features, out)
 
 
 @image_by_image
