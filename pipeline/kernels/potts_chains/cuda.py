@@ -5,8 +5,9 @@ import torch
 from pipeline.kernels import source
 
 KERNEL = "potts_chains/kernel.cu"
-LANES, WALKERS = 8, 32  # chains of a block, threads that share the segments of one
+LANES, WALKERS = 8, 64  # chains of a block, threads that share the segments of one
 THREADS = 32  # chains of a block where a thread walks along a whole one
+BITS = 32  # classes whose bits are one number
 
 
 def hand_over(unary, rows, weight, down, labels, minima):
@@ -32,7 +33,7 @@ def relabel(unary, weight, across, down, first, labels):
     """See the contract in the package."""
     batch, classes, height, width = unary.shape
     grid = -(-(width if down else height) // THREADS), batch
-    lows = unary.new_empty(labels.shape)
     bests = torch.empty(labels.shape, dtype=torch.int32, device=unary.device)
-    arguments = unary, weight, across, labels, torch.empty_like(unary), lows, bests, labels, height, width, first
+    kept = bests.new_empty(batch, -(-classes // BITS), height, width)
+    arguments = unary, weight, across, labels, bests, kept, labels, height, width, first
     source.launch(KERNEL, "relabel", grid, (THREADS,), *arguments, CLASSES=classes, DOWN=down)

@@ -3,6 +3,10 @@
 // Nothing passes between threads but through memory and barriers. Segments of a chain are cut level by level; the
 // longest walk is half a chain, the next a quarter. Scratch is (blocks, nodes, CLASSES, LANES), so that the lanes of a
 // class are one sector of 32 bytes.
+//
+// A walk waits for memory more than for anything else. So what the next node needs is asked for before this node's
+// messages are worked out, and what is read together is read before anything is written: the compiler may not read
+// ahead of a write that could be to the same place.
 
 #ifndef CLASSES
 #define CLASSES 21
@@ -18,6 +22,9 @@ constexpr int LANES = 8;
 constexpr float MOST = 3.4e38f;  // no cost is more
 // An array over few classes stays in registers; for that all loops over it are unrolled.
 constexpr int UNROLLED = CLASSES <= 32 ? CLASSES : 4;
+constexpr int CHUNK = CLASSES <= 32 ? CLASSES : 16;  // classes that are read together
+constexpr int BITS = 32, WORDS = (CLASSES + BITS - 1) / BITS;  // a bit for every class
+constexpr int GROUP = 8;  // nodes that are read together on the way back
 
 struct Chain {
   float* cost;      // of this lane, at its first node
@@ -36,20 +43,29 @@ __device__ __forceinline__ long long pixel(int chain, int node, int width) {
 
 // Sends messages from node to node, from the first on, that many; the first gets none. Returns the sum of the minima.
 __device__ double walk(const Chain& chain, int first, int count, int step) {
-  float message[CLASSES];
+  float message[CLASSES], ahead[CLASSES];
   double total = 0;
+  const float* cost = chain.at(chain.cost, first);
+#pragma unroll UNROLLED
+  for (int k = 0; k < CLASSES; ++k) {
+    ahead[k] = cost[k * LANES];
+    message[k] = 0.f;
+  }
   float* out = chain.at(chain.messages, first);
 #pragma unroll UNROLLED
-  for (int k = 0; k < CLASSES; ++k) out[k * LANES] = message[k] = 0.f;
+  for (int k = 0; k < CLASSES; ++k) out[k * LANES] = 0.f;
   for (int node = first; node != first + count * step; node += step) {
-    const float* cost = chain.at(chain.cost, node);
     const float weight = chain.edge(step > 0 ? node : node - 1);
-    float low = MOST;
+    cost = chain.at(chain.cost, node + step);
+    // Four minima that do not wait for one another.
+    float lows[] = {MOST, MOST, MOST, MOST};
 #pragma unroll UNROLLED
     for (int k = 0; k < CLASSES; ++k) {
-      message[k] += cost[k * LANES];
-      low = fminf(low, message[k]);
+      message[k] += ahead[k];
+      ahead[k] = cost[k * LANES];
+      lows[k % 4] = fminf(lows[k % 4], message[k]);
     }
+    const float low = fminf(fminf(lows[0], lows[1]), fminf(lows[2], lows[3]));
     total += low;
     out = chain.at(chain.messages, node + step);
 #pragma unroll UNROLLED
@@ -96,8 +112,10 @@ __device__ double divide(const Chain& chain, int nodes, bool inside) {
   const int middle = (nodes - 1) / 2;
   double total = 0;
   if (walker < 2 && inside) {
+    // One call for both, here and below: a warp that is in two places at once goes through them one after the other.
     const bool back = walker == 1;
-    sums[walker][threadIdx.x] = back ? walk(chain, nodes - 1, nodes - 2 - middle, -1) : walk(chain, 0, middle, 1);
+    sums[walker][threadIdx.x] =
+        walk(chain, back ? nodes - 1 : 0, back ? nodes - 2 - middle : middle, back ? -1 : 1);
   }
   __syncthreads();
   if (walker == 0 && inside) {
@@ -118,10 +136,8 @@ __device__ double divide(const Chain& chain, int nodes, bool inside) {
       if (end - start < 2) continue;
       const int half = (start + end - 1) / 2;
       // Messages from the outer end are still right; those from the cut, an upper half's start, begin anew.
-      if (segment & 1)
-        walk(chain, start, half - start, 1);
-      else
-        walk(chain, end - 1, end - 2 - half, -1);
+      const bool back = !(segment & 1);
+      walk(chain, back ? end - 1 : start, back ? end - 2 - half : half - start, back ? -1 : 1);
       handshake(chain, half, (float)(half + 1 - start) / (end - start));
     }
   }
@@ -146,9 +162,17 @@ extern "C" __global__ void __launch_bounds__(LANES* WALKERS)
   for (int node = threadIdx.y; inside && node < nodes; node += WALKERS) {
     float* values = chain.at(chain.cost, node);
     const long long here = image + pixel(number, node, width);
-    for (int k = 0; k < CLASSES; ++k) {
-      const float owned = rows[here + k * plane];
-      values[k * LANES] = DOWN ? unary[here + k * plane] - owned : owned;
+    for (int first = 0; first < CLASSES; first += CHUNK) {
+      float own[CHUNK], whole[CHUNK];
+#pragma unroll
+      for (int k = 0; k < CHUNK; ++k) {
+        const long long there = here + min(first + k, CLASSES - 1) * plane;
+        own[k] = rows[there];
+        whole[k] = DOWN ? unary[there] : 0.f;
+      }
+#pragma unroll
+      for (int k = 0; k < CHUNK; ++k)
+        if (first + k < CLASSES) values[(first + k) * LANES] = DOWN ? whole[k] - own[k] : own[k];
     }
   }
   __syncthreads();
@@ -159,11 +183,20 @@ extern "C" __global__ void __launch_bounds__(LANES* WALKERS)
     const long long here = pixel(number, node, width);
     float low = values[0];
     int best = 0;
+#pragma unroll UNROLLED
     for (int k = 1; k < CLASSES; ++k)
       if (values[k * LANES] < low) low = values[k * LANES], best = k;
-    for (int k = 0; k < CLASSES; ++k) {
-      const float share = values[k * LANES] - low;
-      out[image + here + k * plane] = rows[image + here + k * plane] + (DOWN ? share : -share);
+    for (int first = 0; first < CLASSES; first += CHUNK) {
+      float own[CHUNK];
+#pragma unroll
+      for (int k = 0; k < CHUNK; ++k) {
+        const int label = min(first + k, CLASSES - 1);
+        const float share = values[label * LANES] - low;
+        own[k] = rows[image + here + label * plane] + (DOWN ? share : -share);
+      }
+#pragma unroll
+      for (int k = 0; k < CHUNK; ++k)
+        if (first + k < CLASSES) out[image + here + (first + k) * plane] = own[k];
     }
     if (labelled) labels[blockIdx.y * plane + here] = best;
     if (nodes == 1) total = low;
@@ -180,19 +213,29 @@ extern "C" __global__ void minimum(const float* unary, const float* rows, const 
   const long long plane = (long long)height * width, image = (long long)blockIdx.y * CLASSES * plane;
   const long long edges = (long long)blockIdx.y * (DOWN ? (height - 1) * width : height * (width - 1));
   double message[CLASSES], total = 0;
+  float own[CLASSES], whole[CLASSES];
+  const auto ask = [&](int node) {
+    const long long here = image + pixel(number, node, width);
+#pragma unroll UNROLLED
+    for (int k = 0; k < CLASSES; ++k) {
+      own[k] = rows[here + k * plane];
+      whole[k] = DOWN ? unary[here + k * plane] : 0.f;
+    }
+  };
+  ask(0);
 #pragma unroll UNROLLED
   for (int k = 0; k < CLASSES; ++k) message[k] = 0;
   for (int node = 0; node < nodes; ++node) {
-    const long long here = image + pixel(number, node, width);
-    double low = MOST;
+    double lows[] = {MOST, MOST, MOST, MOST};
 #pragma unroll UNROLLED
     for (int k = 0; k < CLASSES; ++k) {
-      const double owned = rows[here + k * plane];
-      message[k] += DOWN ? unary[here + k * plane] - owned : owned;
-      low = fmin(low, message[k]);
+      message[k] += DOWN ? (double)whole[k] - own[k] : own[k];
+      lows[k % 4] = fmin(lows[k % 4], message[k]);
     }
+    const double low = fmin(fmin(lows[0], lows[1]), fmin(lows[2], lows[3]));
     total += low;
     if (node + 1 == nodes) break;
+    ask(node + 1);
     const double edge = weight[edges + (DOWN ? pixel(number, node, width) : (long long)number * (width - 1) + node)];
 #pragma unroll UNROLLED
     for (int k = 0; k < CLASSES; ++k) message[k] = fmin(message[k] - low, edge);
@@ -200,11 +243,12 @@ extern "C" __global__ void minimum(const float* unary, const float* rows, const 
   minima[(long long)blockIdx.y * chains + number] = total;
 }
 
-// Gives every second chain its best labels; a thread for each chain, of which the others copy theirs. Costs (B, nodes,
-// CLASSES, chains), lows and bests (B, nodes, chains) are scratch, along (B, edges of the chains), across (B, others).
+// Gives every second chain its best labels; a thread for each chain, of which the others copy theirs. Along (B, edges of
+// the chains), across (B, others); bests (B, nodes, chains) and kept (B, nodes, WORDS, chains) are scratch: the best label
+// up to a node, and which labels of the next node it is best to have here too.
 extern "C" __global__ void relabel(const float* unary, const float* along, const float* across,
-                                   const unsigned char* labels, float* costs, float* lows, int* bests,
-                                   unsigned char* out, int height, int width, int first) {
+                                   const unsigned char* labels, int* bests, int* kept, unsigned char* out, int height,
+                                   int width, int first) {
   const int nodes = DOWN ? height : width, chains = DOWN ? width : height;
   const int number = blockIdx.x * blockDim.x + threadIdx.x;
   if (number >= chains) return;
@@ -225,40 +269,69 @@ extern "C" __global__ void relabel(const float* unary, const float* along, const
   const auto edge = [=](int node) {
     return DOWN ? along[(long long)node * width + number] : along[(long long)number * (width - 1) + node];
   };
-  const long long scratch = (long long)blockIdx.y * nodes * chains + number;
+  bests += (long long)blockIdx.y * nodes * chains + number;
+  kept += (long long)blockIdx.y * nodes * WORDS * chains + number;
+  // What a node costs: its own, and its neighbours' labels with the edges to them. -1 is no neighbour.
+  float own[CLASSES], one, other, weight;
+  int before, after;
+  const auto ask = [&](int node) {
+    const long long here = image + pixel(number, node, width);
+#pragma unroll UNROLLED
+    for (int k = 0; k < CLASSES; ++k) own[k] = unary[here + k * plane];
+    before = number > 0 ? known[pixel(number - 1, node, width)] : -1;
+    after = number + 1 < chains ? known[pixel(number + 1, node, width)] : -1;
+    one = number > 0 ? beside(number - 1, node) : 0.f;
+    other = number + 1 < chains ? beside(number, node) : 0.f;
+    weight = node + 1 < nodes ? edge(node) : 0.f;
+  };
   float message[CLASSES];
 #pragma unroll UNROLLED
   for (int k = 0; k < CLASSES; ++k) message[k] = 0.f;
+  ask(0);
   for (int node = 0; node < nodes; ++node) {
-    const long long here = image + pixel(number, node, width), place = scratch + (long long)node * chains;
-    // A neighbour's label costs all others the edge's weight: the same, up to a constant, as a discount on itself.
-    const int before = number > 0 ? known[pixel(number - 1, node, width)] : -1;
-    const int after = number + 1 < chains ? known[pixel(number + 1, node, width)] : -1;
-    const float one = number > 0 ? beside(number - 1, node) : 0.f;
-    const float other = number + 1 < chains ? beside(number, node) : 0.f;
+    const float jump = weight;
     float low = MOST;
     int best = 0;
 #pragma unroll UNROLLED
     for (int k = 0; k < CLASSES; ++k) {
-      float own = unary[here + k * plane];
-      if (k == before) own -= one;
-      if (k == after) own -= other;
-      message[k] += own;
+      // A neighbour's label costs all others the edge's weight: the same, up to a constant, as a discount on itself.
+      message[k] += own[k] - (k == before ? one : 0.f) - (k == after ? other : 0.f);
       if (message[k] < low) low = message[k], best = k;
-      costs[((long long)blockIdx.y * nodes + node) * CLASSES * chains + (long long)k * chains + number] = message[k];
     }
-    lows[place] = low;
-    bests[place] = best;
-    const float weight = node + 1 < nodes ? edge(node) : 0.f;
+    if (node + 1 < nodes) ask(node + 1);
+    bests[(long long)node * chains] = best;
+    // Of equals the label of the next node, so that borders are not longer than they need be.
+    int bits = 0;
 #pragma unroll UNROLLED
-    for (int k = 0; k < CLASSES; ++k) message[k] = fminf(message[k] - low, weight);
+    for (int k = 0; k < CLASSES; ++k) {
+      message[k] -= low;
+      bits |= (message[k] <= jump) << k % BITS;
+      message[k] = fminf(message[k], jump);
+      if ((k + 1) % BITS == 0 || k + 1 == CLASSES) {
+        kept[((long long)node * WORDS + k / BITS) * chains] = bits;
+        bits = 0;
+      }
+    }
   }
-  int label = bests[scratch + (long long)(nodes - 1) * chains];
-  for (int node = nodes - 1; node >= 0; --node) {
-    const long long place = scratch + (long long)node * chains;
-    const float own = costs[((long long)blockIdx.y * nodes + node) * CLASSES * chains + (long long)label * chains + number];
-    // Of equals the label of the node before, so that borders are not longer than they need be.
-    if (node + 1 < nodes && !(own - lows[place] <= edge(node))) label = bests[place];
-    found[pixel(number, node, width)] = label;
+  int label = bests[(long long)(nodes - 1) * chains];
+  for (int last = nodes - 1; last >= 0; last -= GROUP) {
+    int best[GROUP], bits[GROUP][WORDS];
+#pragma unroll
+    for (int k = 0; k < GROUP; ++k) {
+      const long long node = max(last - k, 0);
+      best[k] = bests[node * chains];
+#pragma unroll
+      for (int word = 0; word < WORDS; ++word) bits[k][word] = kept[(node * WORDS + word) * chains];
+    }
+#pragma unroll
+    for (int k = 0; k < GROUP; ++k) {
+      if (last - k < 0) break;
+      bool keeps = false;
+#pragma unroll
+      for (int word = 0; word < WORDS; ++word)
+        if (label / BITS == word) keeps = bits[k][word] >> label % BITS & 1;
+      if (last - k + 1 < nodes && !keeps) label = best[k];
+      found[pixel(number, last - k, width)] = label;
+    }
   }
 }
