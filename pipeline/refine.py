@@ -108,7 +108,7 @@ def refine(system, cache, where, tiles, name, image):
         answer, certificate = labelled(system, image, scores, *tiles)
     _wait_for(where)
     seconds = time.perf_counter() - started
-    plain = scores.log_probability(*image.shape[:2]).max(dim=0).indices.byte().numpy()
+    plain = scores.log_probability(*image.shape[:2], where).max(dim=0).indices.byte().cpu().numpy()
     return answer, {"seconds": seconds, "changed": float((answer != plain).mean())} | certificate
 
 

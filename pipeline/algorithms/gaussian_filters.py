@@ -99,8 +99,10 @@ def exact(features, mode, exclude_self, precision):
 
 
 def spatial(theta, like, mode, exclude_self):
-    """Filter over all pairs of pixels by their distance in units of `theta`, a Tensor of shape (), px; exactly."""
-    theta = theta.cpu()  # the kernel reads it at every call, and a GPU would be waited for each time
+    """Filter over all pairs of pixels by their distance in units of `theta`, a Tensor of shape (), px; exactly.
+
+    The kernel reads `theta` at every call: where it lies on a GPU, that is waited for each time.
+    """
     return normalised(lambda q, left, right: spatial_gaussian(q, theta, left, right), like, mode, exclude_self)
 
 

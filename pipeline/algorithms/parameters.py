@@ -34,7 +34,7 @@ class Parameters(nn.Module):
 
     def __init__(self, settings, starts, state):
         super().__init__()
-        self.settings, self.starts = settings, starts
+        self.settings, self.starts, self._read = settings, starts, {}
         learnt = self.rates()
         known = [name for name in self.names() if name not in self.unused()]
         if unknown := [name for name in learnt if name not in known]:
@@ -64,6 +64,21 @@ class Parameters(nn.Module):
         if name in self.starts:
             return getattr(self, name)
         return getattr(self, f"log_{name}").exp() if name in self.positive else None
+
+    def on_host(self, name):
+        """Return one positive parameter as a tensor on the CPU; a GPU is waited for only if it changed."""
+        parameter = getattr(self, f"log_{name}")
+        # Of what is made in inference mode nobody counts the changes.
+        if parameter.is_inference() or (torch.is_grad_enabled() and parameter.requires_grad):
+            return self.value(name).cpu()
+        now = parameter._version, parameter.dtype
+        before, value = self._read.get(name, (None, None))
+        if before != now:
+            # A number made in inference mode could not be used where gradients are wanted.
+            with torch.inference_mode(False), torch.no_grad():
+                value = self.value(name).cpu()
+            self._read[name] = now, value
+        return value
 
     def set(self, name, value):
         """Give one positive parameter another value, above 0."""

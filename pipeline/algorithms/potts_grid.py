@@ -109,7 +109,7 @@ def differences(images, colours):
 
 def _as_shares(images):
     """Return images 0..1 of images 0..255; of a wider range next to all weights would vanish, so it is refused."""
-    least, most = (float(end) for end in images.detach().aminmax())
+    least, most = torch.stack(images.detach().aminmax()).tolist()
     # Not the other way round: NaN is not below anything.
     if not (least >= -BEYOND and most <= 255 + BEYOND):
         found = f"colours from {least:g} to {most:g}"

@@ -133,5 +133,5 @@ def fit(module, samples, settings, seed, device):
 
 def as_batch(image, unaries, device):
     """Return one image and its Unaries as tensors (1 3 H W), 0..255, and (1 C H W), log-probability."""
-    photograph = torch.from_numpy(image).permute(2, 0, 1)[None].float().to(device)
-    return photograph, unaries.log_probability(*image.shape[:2])[None].to(device)
+    photograph = torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float()
+    return photograph, unaries.log_probability(*image.shape[:2], device)[None]

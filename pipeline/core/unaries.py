@@ -29,12 +29,13 @@ class Unaries:
     kind: str
     grid: Grid
 
-    def log_probability(self, height, width):
-        """Return log p(class) at image size: Tensor of shape (C, height, width), float32.
+    def log_probability(self, height, width, device="cpu"):
+        """Return log p(class) at image size: Tensor of shape (C, height, width), float32, on a device.
 
-        Scores are resized as they are, as in training; then normalised.
+        Scores are resized as they are, as in training; then normalised. Both is done on the device, which few numbers
+        travel to.
         """
-        scores = self.grid.resize(self.scores[None], height, width)[0]
+        scores = self.grid.resize(self.scores[None].to(device), height, width)[0]
         if self.kind == "logits":
             return scores.log_softmax(dim=0)
         if self.kind == "probability":

@@ -58,7 +58,7 @@ def launch(file, kernel, grid, block, *arguments, **constants):
     device = next(argument.device for argument in arguments if isinstance(argument, torch.Tensor))
     values = tuple(map(_value, arguments))
     with _cupy().cuda.Device(device.index), _stream(torch.cuda.current_stream(device)):
-        _function(file, kernel, defines(constants), device.index)(tuple(grid), tuple(block), values)
+        _function(file, kernel, tuple(constants.items()), device.index)(tuple(grid), tuple(block), values)
 
 
 def defines(constants):
@@ -79,12 +79,13 @@ def _value(argument):
 
 
 @functools.cache
-def _function(file, kernel, options, device):
+def _function(file, kernel, constants, device):
     """Return a compiled kernel; CuPy keeps the machine code on disk. A module belongs to one device."""
     code = (PACKAGE / file).read_text(encoding="utf-8")
-    return _cupy().RawModule(code=code, options=OPTIONS + options).get_function(kernel)
+    return _cupy().RawModule(code=code, options=OPTIONS + defines(dict(constants))).get_function(kernel)
 
 
+@functools.cache
 def _stream(stream):
     """Return PyTorch's stream as CuPy's."""
     kind = _cupy().cuda.Stream

@@ -60,7 +60,7 @@ class FullCRF(GaussianCRF):
         else:
             near = gaussian_filters.window(appearance, self.settings.filter_size // 2, *how)
         if self.settings.smoothness == "separable":
-            return near, gaussian_filters.spatial(self.value("theta_gamma"), unary, *how)
+            return near, gaussian_filters.spatial(self.on_host("theta_gamma"), unary, *how)
         return near, gaussian_filters.lattice(smoothness.detach(), self.settings.normalisation)
 
     def _composed(self, unary, filters, weights, trace=None):

@@ -5,7 +5,7 @@ class System:
     """The class of the largest score at every pixel, at image size."""
 
     def __init__(self, settings, classes, state, device):
-        """Nothing to build; a protocol's signature."""
+        self.device = device
 
     def fit(self, samples, seed):
         """Learn nothing."""
@@ -13,7 +13,7 @@ class System:
 
     def refine(self, image, unaries):
         """Return labels (H, W) uint8: the argmax of the upsampled scores."""
-        return unaries.log_probability(*image.shape[:2]).max(dim=0).indices.byte().numpy()
+        return unaries.log_probability(*image.shape[:2], self.device).max(dim=0).indices.byte().cpu().numpy()
 
     def state(self):
         """Return no numbers."""

@@ -24,6 +24,18 @@ class Stream(contextlib.nullcontext):
     from_external = classmethod(lambda cls, stream: cls(stream))
 
 
+class TorchStream:
+    """PyTorch's, as much of it as is looked at."""
+
+    cuda_stream, device_index = 7, 0
+
+    def __cuda_stream__(self):
+        return 0, 7
+
+
+TORCHS = TorchStream()
+
+
 @pytest.fixture
 def cupy(monkeypatch):
     """CuPy's place, taken by what notes the calls."""
@@ -36,18 +48,18 @@ def cupy(monkeypatch):
         def get_function(self, name):
             return lambda grid, block, values: seen.launches.append((name, grid, block, values))
 
-    torchs = SimpleNamespace(cuda_stream=7, device_index=0, __cuda_stream__=lambda: (0, 7))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: torchs)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: TORCHS)
     seen.cuda = SimpleNamespace(
         Stream=Stream, Device=lambda index: contextlib.nullcontext(), is_available=lambda: True, ExternalStream=None
     )
     seen.RawModule = RawModule
     monkeypatch.setattr(source, "_cupy", lambda: seen)
-    source._function.cache_clear()
-    source.missing.cache_clear()
+    kept = source._function, source._stream, source.missing
+    for each in kept:
+        each.cache_clear()
     yield seen
-    source._function.cache_clear()
-    source.missing.cache_clear()
+    for each in kept:
+        each.cache_clear()
 
 
 def test_a_launch_hands_over_the_source_and_the_memory_itself(cupy):
@@ -77,7 +89,7 @@ def test_a_strided_tensor_is_a_fault_of_ours(cupy):
 def test_an_older_cupy_takes_the_address_of_the_stream(cupy):
     cupy.cuda.Stream = object
     cupy.cuda.ExternalStream = lambda *given: given
-    assert source._stream(torch.cuda.current_stream(None)) == (7, 0)
+    assert source._stream(TORCHS) == (7, 0)
 
 
 def test_what_is_missing_is_said(cupy, monkeypatch):

@@ -110,6 +110,21 @@ def test_the_lattice_is_near_the_exact_filter():
     assert (unary.refine(sample.image, unaries) != labels[1]).mean() > 0.1
 
 
+def test_what_is_read_on_the_host_is_what_the_parameter_is():
+    crf = FullCRF(tiny(theta_gamma=1.5), 3, {})
+    with torch.inference_mode():
+        assert float(crf.on_host("theta_gamma")) == float(crf.value("theta_gamma"))
+        assert crf.on_host("theta_gamma") is crf.on_host("theta_gamma")
+    crf.set("theta_gamma", 4.0)
+    assert float(crf.on_host("theta_gamma")) == float(crf.value("theta_gamma")) == pytest.approx(4)
+    assert crf.double().on_host("theta_gamma").dtype == torch.float64
+    # Numbers met in inference mode serve where gradients are wanted.
+    images, log_probability = case()
+    crf(images, log_probability.requires_grad_()).sum().backward()
+    learnt = FullCRF(tiny(fit={"parameters": {"theta_gamma": 1}}), 3, {})
+    assert learnt.on_host("theta_gamma").requires_grad
+
+
 def test_exact_is_no_other_in_ten_bits():
     """On a CPU the same numbers; on a GPU `test_cuda.test_all_pairs_in_ten_bits` bounds the difference."""
     sample, unaries = planted(3)

@@ -54,20 +54,20 @@ def build(features, *, backend="auto"):
     if not 1 <= features.shape[1] <= MOST_FEATURES:
         found = f"{features.shape[1]} features"
         raise DataError("permutohedral", found, f"1 to {MOST_FEATURES}", "use the exact filter, or fewer")
-    # One pass finds whatever is wrong: a NaN among the numbers makes both ends NaN.
-    furthest = max(abs(float(end)) for end in features.detach().aminmax())
-    if not furthest <= FURTHEST:
-        checks.finite("permutohedral, features", features)
-        found, expected = f"one of size {furthest:.1e}", f"{FURTHEST:.0e} at most"
-        raise DataError("permutohedral, features", found, expected, "divide the features by larger bandwidths")
     if features.requires_grad:
         found = "features that need a gradient"
         raise DataError("permutohedral", found, "fixed ones", "use the exact or the window filter to learn bandwidths")
     chosen = dispatch.pick("permutohedral", backend, REFUSALS, features)
+    # A NaN among the numbers makes both ends NaN. They are read back once: that waits for a GPU.
+    ends = torch.stack([features.amin(dim=(2, 3)), features.amax(dim=(2, 3))]).cpu()
+    if not (furthest := float(ends.abs().max())) <= FURTHEST:
+        checks.finite("permutohedral, features", features)
+        found, expected = f"one of size {furthest:.1e}", f"{FURTHEST:.0e} at most"
+        raise DataError("permutohedral, features", found, expected, "divide the features by larger bandwidths")
     if chosen == "reference":
         images = [reference.build(image.T) for image in features.flatten(2)]
     else:
-        images = BACKENDS[chosen].build(features.contiguous())
+        images = BACKENDS[chosen].build(features.contiguous(), *ends.numpy())
     return Lattice(images, (features.shape[0], *features.shape[2:]), chosen)
 
 

@@ -38,16 +38,17 @@ class Lattice(NamedTuple):
     neighbours: np.ndarray  # (V, d + 1, 2) int32: next and previous vertex along each axis; V where there is none
 
 
-def build(features):
-    """Place the pixels of every image: `features` (B, d, H, W) float32, contiguous; a list of lattices."""
+def build(features, low, high):
+    """Place the pixels of every image: `features` (B, d, H, W) float32, contiguous, their ends (B, d); a list."""
     with compiled():
-        return [_build(image.reshape(len(image), -1), image.shape[2]) for image in features.numpy()]
+        images = zip(features.numpy(), low, high, strict=True)
+        return [_build(image.reshape(len(image), -1), image.shape[2], *ends) for image, *ends in images]
 
 
-def _build(features, width):
+def _build(features, width, low, high):
     dimensions, pixels = features.shape
     scales = numbering.scales(dimensions)
-    strides, lowest = numbering.numbering(*_extremes(features))
+    strides, lowest = numbering.numbering(low, high)
     blocks = _blocks(pixels // width, width)
     cells = np.empty((pixels, dimensions + 1), np.uint16)
     weights = np.empty((pixels, dimensions + 1), np.float32)
@@ -67,19 +68,6 @@ def _blocks(height, width):
             found.append((first, row, last_row, col, last_col))
             first += (last_row - row) * (last_col - col)
     return np.array(found)
-
-
-@kernel()
-def _extremes(features):
-    """Return the least and the largest value of every feature, (2, d)."""
-    found = np.empty((2, features.shape[0]), np.float32)
-    for axis in range(features.shape[0]):
-        low = high = features[axis, 0]
-        for pixel in range(features.shape[1]):
-            low = min(low, features[axis, pixel])
-            high = max(high, features[axis, pixel])
-        found[0, axis], found[1, axis] = low, high
-    return found
 
 
 @kernel(parallel=True)

@@ -38,12 +38,15 @@ def refusal(tensor):
     return source.refusal(tensor)
 
 
-def build(features):
-    """Place the pixels of every image: `features` (B, d, H, W) float32, contiguous."""
+def build(features, low, high):
+    """Place the pixels of every image: `features` (B, d, H, W) float32, contiguous, their ends (B, d) on the host.
+
+    The only number read back is how many vertices and pieces there are.
+    """
     features = features.flatten(2)
     batch, dimensions, pixels = features.shape
     corners = dimensions + 1
-    keys, weights, steps = _embed(features)
+    keys, weights, steps = _embed(features, low, high)
     # Stable, so that a vertex's entries are summed in the order of the pixels.
     keys, order = keys.sort(dim=1, stable=True)
     starting = torch.ones_like(keys, dtype=torch.bool)
@@ -51,12 +54,12 @@ def build(features):
     places = torch.arange(batch, device=keys.device)[:, None] * (pixels * corners)
     entries = order.add_(places).int().flatten()
     del order
-    starts = starting.flatten().nonzero().flatten()
-    cells = _tell(entries, starting.flatten().cumsum(0, dtype=torch.int32).sub_(1), dimensions)
     cut = starting.clone()
     cut[:, ::PIECE] = True
-    pieces = cut.flatten().nonzero().flatten()
-    first_pieces = starting.flatten()[pieces].nonzero().flatten()
+    vertex, piece = (begin.flatten().cumsum(0, dtype=torch.int32) for begin in (starting, cut))  # counted from 1
+    starts, pieces = (_firsts(*each) for each in zip((vertex, piece), _last(vertex, piece), strict=True))
+    first_pieces = piece[starts] - 1
+    cells = _tell(entries, vertex.sub_(1), dimensions)
     neighbours = _neighbours(keys.flatten()[starts], starts, steps, pixels * corners)
     return Lattice(cells, weights, entries, _ends(pieces, entries), _ends(first_pieces, pieces), neighbours)
 
@@ -88,10 +91,9 @@ def filtered(values, lattice, left, right, transposed, out):
     source.launch(KERNEL, "slice", (*_blocks(pixels), batch), (THREADS,), *arguments, **sizes)
 
 
-def _embed(features):
+def _embed(features, low, high):
     """Return every entry's key (B, N·(d + 1)) and weight, and what a key grows by along each axis (B, d + 1)."""
     batch, dimensions, pixels = features.shape
-    low, high = torch.stack([features.amin(dim=2), features.amax(dim=2)]).cpu().numpy()
     numbers = [numbering.numbering(*edges) for edges in zip(low, high, strict=True)]
     strides, lowest = (np.stack(parts) for parts in zip(*numbers, strict=True))
     steps = np.stack([numbering.steps(image) for image in strides])
@@ -104,6 +106,16 @@ def _embed(features):
     arguments = features, scales, strides, lowest, keys, weights, pixels
     source.launch(KERNEL, "embed", grid, (THREADS,), *arguments, DIMENSIONS=dimensions)
     return keys, weights, steps
+
+
+def _last(*numbers):
+    """Return the last of each, read back together."""
+    return torch.stack([each[-1] for each in numbers]).tolist()
+
+
+def _firsts(numbers, count):
+    """Return where each of 1 to `count` is first among `numbers`, which rise by at most one."""
+    return torch.searchsorted(numbers, torch.arange(1, count + 1, dtype=torch.int32, device=numbers.device))
 
 
 def _tell(entries, vertices, dimensions):

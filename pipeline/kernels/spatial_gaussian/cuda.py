@@ -1,5 +1,8 @@
 """The CUDA path: one kernel sums along rows and exchanges rows and columns; run twice it is the whole filter."""
 
+import functools
+
+import numpy as np
 import torch
 
 from pipeline.kernels import source
@@ -19,7 +22,12 @@ def spatial_gaussian(values, right, left, row_taps, col_taps, out):
 def _along_rows(values, scale, taps, out, before):
     batch, classes, rows, cols = values.shape
     grid = batch * classes, -(-cols // EDGE), -(-rows // EDGE)
-    taps = torch.from_numpy(taps).to(values.device, non_blocking=True)  # else the whole stream is waited for
-    arguments = values, scale, taps, out, classes, rows, cols, len(taps) - 1
+    arguments = values, scale, _there(taps.tobytes(), values.device), out, classes, rows, cols, len(taps) - 1
     block = EDGE, EDGE // PIXELS
     source.launch(KERNEL, "along_rows", grid, block, *arguments, BEFORE=before, PIXELS=PIXELS)
+
+
+@functools.lru_cache(maxsize=64)
+def _there(taps, device):
+    """Return weights on a device: kept there, as copying them waits, and a recorded CUDA graph reads where they lay."""
+    return torch.from_numpy(np.frombuffer(taps, np.float32).copy()).to(device)
