@@ -56,7 +56,7 @@ EVERY = {name: entry[:2] for name, entry in (WAITLESS | WAITING).items()}
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_the_gpu_says_what_the_cpu_says(gpu, name):
+def test_the_gpu_says_what_other_devices_say(gpu, name):
     cpu = torch.device("cpu")
     there, here = (answer(module(*EVERY[name], device), *inputs(device)).cpu() for device in (gpu, cpu))
     if name == "hybrid":  # its shares are not unique, the best labels are
@@ -122,21 +122,13 @@ class recorded:
             self.out = call()
 
 
-@pytest.fixture
-def told():
-    """PyTorch tells every wait for the GPU that it makes."""
-    torch.cuda.set_sync_debug_mode("warn")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("name", WAITLESS)
-def test_nothing_waits_inside_a_refinement(gpu, told, name):
+def test_nothing_waits_inside_a_refinement(gpu, name):
     assert waits(name, WAITLESS[name], gpu) == 0
 
 
 @pytest.mark.parametrize("name", WAITING)
-def test_what_waits_does_so_before_the_iterations(gpu, told, name):
+def test_what_waits_does_so_before_the_iterations(gpu, name):
     *entry, count = WAITING[name]
     assert waits(name, entry, gpu) <= count
     more = [*entry[:1], entry[1] | {"iterations": 9}]
@@ -144,13 +136,17 @@ def test_what_waits_does_so_before_the_iterations(gpu, told, name):
 
 
 def waits(name, entry, gpu):
-    """Count the waits of a second refinement; the first compiles."""
+    """Count the waits that PyTorch tells of in a second refinement; the first compiles."""
     model, given = module(*entry, gpu), inputs(gpu)
     answer(model, *given)
     torch.cuda.synchronize(gpu)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        answer(model, *given)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            answer(model, *given)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
     return sum("synchronizing" in str(each.message) for each in found)
 
 

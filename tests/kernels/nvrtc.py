@@ -6,6 +6,7 @@ which PyTorch's builds ask for, exclude one another.
 
 import ctypes
 import importlib.metadata
+import re
 
 WHEEL = "nvidia-cuda-nvrtc-cu12"
 NAMES = ("libnvrtc.so.", "nvrtc64_")
@@ -29,15 +30,29 @@ def architectures(library):
     return list(found)
 
 
+PARTS = re.compile(r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame.*?Used (\d+) registers", re.DOTALL)
+
+
 def compiled(library, code, options):
     """Return the machine code of a source, or fail with the compiler's words."""
+    return _compiled(library, code, options)[0]
+
+
+def uses(library, code, options):
+    """Return of every kernel how many registers it uses, and how many bytes a thread keeps in memory for want of them."""
+    _, words = _compiled(library, code, [*options, "--ptxas-options=-v"])
+    return {name: {"registers": int(registers), "stack": int(stack)} for name, stack, registers in PARTS.findall(words)}
+
+
+def _compiled(library, code, options):
     program = ctypes.c_void_p()
     assert library.nvrtcCreateProgram(ctypes.byref(program), code.encode(), b"kernel.cu", 0, None, None) == 0
     try:
         given = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         status = library.nvrtcCompileProgram(program, len(options), given)
-        assert status == 0, f"{options}: {_read(library, program, 'ProgramLog').decode()}"
-        return _read(library, program, "CUBIN")
+        words = _read(library, program, "ProgramLog").decode()
+        assert status == 0, f"{options}: {words}"
+        return _read(library, program, "CUBIN"), words
     finally:
         library.nvrtcDestroyProgram(ctypes.byref(program))
 

@@ -45,18 +45,36 @@ def test_compiles_as_it_stands(compiler, file, architecture):
 @pytest.mark.parametrize("name", PACKAGES)
 def test_compiles_with_the_constants_of_calls(compiler, monkeypatch, name, classes):
     """Calls of an image of 375 × 500 pixels, kernels not run; the largest windows, features, factors and messages."""
+    launches = {(file, options) for file, _, options in launched(monkeypatch, name, classes)}
+    with ThreadPoolExecutor() as pool:
+        assert all(pool.map(lambda each: compiles(compiler, each[0], 90, each[1]), sorted(launches)))
+
+
+@pytest.mark.parametrize("classes", [11, 21])
+@pytest.mark.parametrize("name", PACKAGES)
+def test_what_is_meant_for_registers_stays_there(compiler, monkeypatch, name, classes):
+    """An array that is indexed by what is known only later would lie in memory, and be many times slower."""
+    for file, kernel, options in launched(monkeypatch, name, classes):
+        if "-DFEATURES=256" in options:  # which no registers hold
+            continue
+        code = (source.PACKAGE / file).read_text(encoding="utf-8")
+        used = nvrtc.uses(compiler, code, ["-arch=sm_90", *source.OPTIONS, *options])[kernel]
+        assert used["stack"] == 0, f"{kernel}, {options}: {used}"
+
+
+def launched(monkeypatch, name, classes):
+    """Return file, kernel and options of every launch of a package's calls."""
     launches = set()
 
     def launch(file, kernel, grid, block, *arguments, **constants):
         assert all(1 <= size < limit for size, limit in zip(grid, (2**31, 2**16, 2**16), strict=False))
-        launches.add((file, source.defines(constants)))
+        launches.add((file, kernel, source.defines(constants)))
 
     monkeypatch.setattr(source, "launch", launch)
     monkeypatch.setitem(PACKAGES[name].REFUSALS, "cuda", lambda *tensors: None)
     CALLS[name](torch.zeros(1, classes, 375, 500))
     assert launches
-    with ThreadPoolExecutor() as pool:
-        assert all(pool.map(lambda launched: compiles(compiler, launched[0], 90, launched[1]), sorted(launches)))
+    return sorted(launches)
 
 
 def call_window(q):
