@@ -39,7 +39,7 @@ def compiled(library, code, options):
 
 
 def uses(library, code, options):
-    """Return of every kernel how many registers it uses, and how many bytes a thread keeps in memory for want of them."""
+    """Return of every kernel how many registers it uses, and how many bytes a thread keeps in memory instead."""
     _, words = _compiled(library, code, [*options, "--ptxas-options=-v"])
     return {name: {"registers": int(registers), "stack": int(stack)} for name, stack, registers in PARTS.findall(words)}
 
