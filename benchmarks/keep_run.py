@@ -94,11 +94,12 @@ def span(files, jobs):
 
 
 def numbers(path):
-    """Return the fitted numbers of one system; of arrays their range, of logits of μ and β what they stand for."""
-    state = fitted.read(path).state
+    """Return the fitted numbers of one system: of arrays their range, of DifNet's μ and β what their logits mean."""
+    found = fitted.read(path)
+    logits = ("mu", "beta") if found.settings.system == "difnet" else ()
     return {
-        name: share(value) if name in ("mu", "beta") else float(value) if value.size == 1 else ends(value)
-        for name, value in state.items()
+        name: share(value) if name in logits else float(value) if value.size == 1 else ends(value)
+        for name, value in found.state.items()
     }
 
 

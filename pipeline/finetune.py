@@ -71,7 +71,8 @@ def run(args):
     network = nets.build(trained.network, pack.classes)
     network.load_state_dict(tensors)
     recompute(net, network, system.module, args.net)
-    module = backprop.Segmenter(network, trained.scaling, system.module).to(where)
+    module = backprop.Segmenter(network, trained.scaling, system.module)
+    module = backprop.placed(module, where, net.finetune.precision)
     change = train(module, system, net, pack, args, described, where)
     with whole_file(args.output_system) as beside:
         done = fitted.Fitted(given.settings, system.state(), given.curve, described | {"change": change})

@@ -89,9 +89,8 @@ def prepare(net, pack, start, args, where):
         match = weights.load_into(network, tensors, start)
         stage.log.info("%s: %s", start, match.report())
     losses.check(None, net.train.loss, "train.loss")
-    module = backprop.Segmenter(network, net.scaling, loss_at=net.loss_at).to(where)
-    if net.train.precision == "bfloat16" or where.type == "cuda":
-        module = module.to(memory_format=torch.channels_last)
+    module = backprop.Segmenter(network, net.scaling, loss_at=net.loss_at)
+    module = backprop.placed(module, where, net.train.precision)
     views = Views(pack.sample, pack.names(net.train.split), net.train, net.scaling.mean, args.seed)
     groups = backprop.network_groups(network, net.train)
     return backprop.Training(module, groups, net.train, views.steps_per_epoch, args.seed), views

@@ -85,6 +85,12 @@ class Objective(nn.Module):
         return LOSSES[self.loss](scores.float(), self.module.targets(truth))
 
 
+def placed(module, device, precision):
+    """Move a module to a device, laid out as its convolutions are fastest there."""
+    fast = {"memory_format": torch.channels_last} if precision == "bfloat16" or device.type == "cuda" else {}
+    return module.to(device, **fast)
+
+
 class Training:
     """A training as a resumable sequence of steps.
 

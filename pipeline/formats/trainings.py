@@ -13,7 +13,9 @@ from pipeline.core.stage import log, progress
 from pipeline.core.stamp import same_work
 from pipeline.formats import weights
 
-CHECKPOINT_EVERY = 30.0  # seconds; and at the end of every epoch
+CHECKPOINT_EVERY = 30.0  # seconds; and at the end of an epoch
+# Writing may take a tenth of the time, for large networks whose epochs are short; below so many seconds all it takes.
+SHARE, SHORT = 0.1, 0.5
 CHECKSUM = hashlib.sha256().digest_size  # bytes, behind what torch saved
 
 
@@ -31,7 +33,7 @@ class Checkpoint:
     def __init__(self, output, stamp):
         self.path, self.stamp = Path(output).parent / f".{Path(output).name}.checkpoint", stamp
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._saved = time.monotonic()
+        self._saved, self._took = time.monotonic(), 0.0
 
     def read(self):
         """Return the state to go on from, or None if there is none that can be used."""
@@ -51,6 +53,7 @@ class Checkpoint:
 
     def write(self, state):
         """Replace the checkpoint in one step."""
+        begun = time.monotonic()
         # Through memory: torch's own writer does not say why it could not write.
         content = io.BytesIO()
         torch.save({"state": state, "stamp": self.stamp}, content)
@@ -58,11 +61,12 @@ class Checkpoint:
             file.write(content.getbuffer())
             file.write(hashlib.sha256(content.getbuffer()).digest())
         self._saved = time.monotonic()
+        self._took = self._saved - begun
 
-    @property
-    def due(self):
-        """Whether the last one is old."""
-        return time.monotonic() - self._saved > CHECKPOINT_EVERY
+    def due(self, ended):
+        """Whether it is time for another; `ended` says that an epoch has."""
+        age = time.monotonic() - self._saved
+        return age > CHECKPOINT_EVERY or (ended and (self._took < SHORT or SHARE * age > self._took))
 
     def remove(self):
         """Take it away: the training is done."""
@@ -102,7 +106,7 @@ def run_to_end(training, steps, checkpoint, *, leads=True):
         if ended:
             told += 1
             log.info("%s", json.dumps(training.history[-1]))
-        if leads and (ended or checkpoint.due):
+        if leads and checkpoint.due(ended):
             checkpoint.write(training.state_dict())
 
 

@@ -85,12 +85,30 @@ def test_a_foreign_file_is_not_used(checkpoint, content):
 
 
 def test_due_when_the_last_one_is_old(checkpoint, monkeypatch):
-    assert not checkpoint.due
+    assert not checkpoint.due(False)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + trainings.CHECKPOINT_EVERY + 1)
-    assert checkpoint.due
+    assert checkpoint.due(False)
     checkpoint.write(state())
-    assert not checkpoint.due
+    assert not checkpoint.due(False)
+
+
+@pytest.mark.parametrize(("took", "after", "due"), [(0.4, 0.5, True), (2.0, 19.0, False), (2.0, 21.0, True)])
+def test_ends_of_epochs_are_kept_if_writing_is_a_tenth_of_the_time(checkpoint, monkeypatch, took, after, due):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    save = torch.save
+
+    def slow(*content):
+        save(*content)
+        clock[0] += took
+
+    monkeypatch.setattr(torch, "save", slow)
+    assert checkpoint.due(True)  # the first
+    checkpoint.write(state())
+    clock[0] += after
+    assert checkpoint.due(True) == due
+    assert not checkpoint.due(False)
 
 
 def test_weights_and_history(tmp_path):
