@@ -1,7 +1,11 @@
 """Seeds, threads, and one tiny run from pack to fine-tuned network that the tests of the stages share."""
 
+import os
 import shutil
 from pathlib import Path
+
+# cuBLAS is asked once in a process whether it keeps an order of sums, at its first call, whoever makes that.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import builders
 import numpy as np

@@ -71,7 +71,8 @@ class Parameters(nn.Module):
         # Of what is made in inference mode nobody counts the changes.
         if parameter.is_inference() or (torch.is_grad_enabled() and parameter.requires_grad):
             return self.value(name).cpu()
-        now = parameter._version, parameter.dtype
+        # Copies and moves of a module count changes anew, but in memory of their own.
+        now = parameter._version, parameter.data_ptr(), parameter.dtype
         before, value = self._read.get(name, (None, None))
         if before != now:
             # A number made in inference mode could not be used where gradients are wanted.

@@ -65,8 +65,8 @@ class Checkpoint:
 
     def due(self, ended):
         """Whether it is time for another; `ended` says that an epoch has."""
-        age = time.monotonic() - self._saved
-        return age > CHECKPOINT_EVERY or (ended and (self._took < SHORT or SHARE * age > self._took))
+        age, least = time.monotonic() - self._saved, 0.0 if self._took < SHORT else self._took / SHARE
+        return age >= max(least, 0.0 if ended else CHECKPOINT_EVERY)
 
     def remove(self):
         """Take it away: the training is done."""

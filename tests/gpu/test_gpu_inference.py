@@ -55,12 +55,10 @@ def answer(model, *given):
 EVERY = {name: entry[:2] for name, entry in (WAITLESS | WAITING).items()}
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [name for name in EVERY if name != "hybrid"])  # whose answers are not unique
 def test_the_gpu_says_what_other_devices_say(gpu, name):
     cpu = torch.device("cpu")
     there, here = (answer(module(*EVERY[name], device), *inputs(device)).cpu() for device in (gpu, cpu))
-    if name == "hybrid":  # its shares are not unique, the best labels are
-        pytest.skip("compared by its energies, in test_cuda.py")
     difference = (there.softmax(dim=1) - here.softmax(dim=1)).abs()
     # Five iterations on: what rounds in a lattice's weights or in ten bits may grow.
     assert difference.max() <= 1e-2
@@ -147,7 +145,7 @@ def waits(name, entry, gpu):
             answer(model, *given)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(each.message) for each in found)
+    return sum("called a synchronizing" in str(each.message) for each in found)
 
 
 def test_all_memory_is_pytorchs(gpu):

@@ -1,5 +1,6 @@
 """FullCRF: gradients, the energy it minimises, windows and ConvCRF as its limits, its presets, refusals, fit."""
 
+import copy
 import numpy as np
 import oracles
 import pytest
@@ -117,6 +118,8 @@ def test_what_is_read_on_the_host_is_what_the_parameter_is():
         assert crf.on_host("theta_gamma") is crf.on_host("theta_gamma")
     crf.set("theta_gamma", 4.0)
     assert float(crf.on_host("theta_gamma")) == float(crf.value("theta_gamma")) == pytest.approx(4)
+    crf.set("theta_gamma", 9.0)
+    assert float(copy.deepcopy(crf).on_host("theta_gamma")) == pytest.approx(9)
     assert crf.double().on_host("theta_gamma").dtype == torch.float64
     # Numbers met in inference mode serve where gradients are wanted.
     images, log_probability = case()

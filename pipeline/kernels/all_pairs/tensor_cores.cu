@@ -21,8 +21,6 @@ constexpr int FEATURE_ROOM = (FEATURES + 3) / 4 * 4;  // shared memory is read s
 constexpr int CLASSES = 8 * COLUMNS;
 constexpr int ROOM = TILE + 4;  // of a class's row in shared memory, so that a warp's reads lie in different banks
 constexpr int RECEIVERS = 32;   // of a warp: two times the sixteen that one product has
-// Of features, √(½ log₂ e): the kernel is 2 to the power of minus their squared distance.
-constexpr float SCALE = 0.84932180f;
 
 #if defined(CUDA_CPU) || __CUDA_ARCH__ >= 800
 
@@ -44,7 +42,7 @@ __device__ __forceinline__ unsigned as_tf32(float x) {
 // sums += a b, of a whole warp: a (16, 8), b (8, 8), sums (16, 8). With g = lane / 4 and t = lane % 4 a lane holds
 // a[g][t], a[g + 8][t], a[g][t + 4], a[g + 8][t + 4]; b[t][g], b[t + 4][g]; sums [g][2t], [g][2t + 1] and those of g + 8.
 __device__ __forceinline__ void multiply_add(float* sums, const unsigned* a, const unsigned* b) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -69,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   for (int p = 0; p < 4; ++p)
 #pragma unroll
     for (int f = 0; f < FEATURES; ++f)
-      own[p][f] = SCALE * features[(long long)f * pixels + min(first_pixel + 8 * p, pixels - 1)];
+      own[p][f] = features[(long long)f * pixels + min(first_pixel + 8 * p, pixels - 1)];
 #pragma unroll
   for (int half = 0; half < 2; ++half)
 #pragma unroll
@@ -82,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (int j = threadIdx.x; j < TILE; j += THREADS) {
       const int sender = min(first + j, pixels - 1);  // one beyond the last sends nothing
 #pragma unroll
-      for (int f = 0; f < FEATURES; ++f) senders[j][f] = SCALE * features[(long long)f * pixels + sender];
+      for (int f = 0; f < FEATURES; ++f) senders[j][f] = features[(long long)f * pixels + sender];
       for (int c = 0; c < CLASSES; ++c)
         sent[c][j] = c < held && first + j < pixels ? as_tf32(values[(long long)c * pixels + sender]) : 0u;
     }
@@ -107,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             const float difference = own[2 * half + at % 2][f] - senders[start + place + at / 2 * 4][f];
             distance += difference * difference;
           }
-          near[half][at] = as_tf32(power_of_two(-distance));
+          near[half][at] = as_tf32(power_of_two(-0.72134752f * distance));  // ½ log₂ e
         }
 #pragma unroll
       for (int k = 0; k < COLUMNS; ++k) {

@@ -95,7 +95,7 @@ def relabel(unary, edges, labels, axis, first, *, backend="auto"):
     unary : Tensor of shape (B, C, H, W), floating
     edges : Edges
     labels : Tensor of shape (B, H, W), uint8, contiguous
-        Changed in place. Of labels that are as good as each other the one of the node before is taken, else the lowest.
+        Changed in place. Of labels that are as good as each other the one of the next node is taken, else the lowest.
     axis : {"rows", "columns"}
     first : {0, 1}
         The chains are first, first + 2, …

@@ -30,7 +30,7 @@ def relabel(unary, weight, across, down, first, labels):
             label = int(bests[(nodes - 1) * WIDTH + lane])
             for node in range(nodes - 1, -1, -1):
                 at = node * WIDTH + lane
-                # Of equals the label of the node before, so that borders are not longer than they need be.
+                # Of equals the label of the next node, so that borders are not longer than they need be.
                 if node + 1 < nodes and not cost[node * size + label * WIDTH + lane] - lows[at] <= edges[at]:
                     label = int(bests[at])
                 if down:

@@ -32,8 +32,13 @@ def minimum(unary, rows, weight, down, minima):
 def relabel(unary, weight, across, down, first, labels):
     """See the contract in the package."""
     batch, classes, height, width = unary.shape
-    grid = -(-(width if down else height) // THREADS), batch
+    chosen = labels[:, :, first::2] if down else labels[:, first::2]
+    if chosen.numel() == 0:
+        return
+    found = torch.empty(chosen.shape, dtype=torch.uint8, device=labels.device)
+    grid = -(-(width if down else height) // (2 * THREADS)), batch
     bests = torch.empty(labels.shape, dtype=torch.int32, device=unary.device)
     kept = bests.new_empty(batch, -(-classes // BITS), height, width)
-    arguments = unary, weight, across, labels, bests, kept, labels, height, width, first
+    arguments = unary, weight, across, labels, bests, kept, found, height, width, first
     source.launch(KERNEL, "relabel", grid, (THREADS,), *arguments, CLASSES=classes, DOWN=down)
+    chosen.copy_(found)

@@ -54,8 +54,12 @@ __device__ double walk(const Chain& chain, int first, int count, int step) {
   float* out = chain.at(chain.messages, first);
 #pragma unroll UNROLLED
   for (int k = 0; k < CLASSES; ++k) out[k * LANES] = 0.f;
+  // The edge after a node has its number; a walk ends before the chain does, so that there always is another.
+  const int beside = step > 0 ? 0 : -1;
+  float next = chain.edge(first + beside);
   for (int node = first; node != first + count * step; node += step) {
-    const float weight = chain.edge(step > 0 ? node : node - 1);
+    const float weight = next;
+    next = chain.edge(node + step + beside);
     cost = chain.at(chain.cost, node + step);
     // Four minima that do not wait for one another.
     float lows[] = {MOST, MOST, MOST, MOST};
@@ -213,7 +217,7 @@ extern "C" __global__ void minimum(const float* unary, const float* rows, const 
   const long long plane = (long long)height * width, image = (long long)blockIdx.y * CLASSES * plane;
   const long long edges = (long long)blockIdx.y * (DOWN ? (height - 1) * width : height * (width - 1));
   double message[CLASSES], total = 0;
-  float own[CLASSES], whole[CLASSES];
+  float own[CLASSES], whole[CLASSES], edge;
   const auto ask = [&](int node) {
     const long long here = image + pixel(number, node, width);
 #pragma unroll UNROLLED
@@ -221,6 +225,8 @@ extern "C" __global__ void minimum(const float* unary, const float* rows, const 
       own[k] = rows[here + k * plane];
       whole[k] = DOWN ? unary[here + k * plane] : 0.f;
     }
+    if (node + 1 < nodes)
+      edge = weight[edges + (DOWN ? pixel(number, node, width) : (long long)number * (width - 1) + node)];
   };
   ask(0);
 #pragma unroll UNROLLED
@@ -235,30 +241,26 @@ extern "C" __global__ void minimum(const float* unary, const float* rows, const 
     const double low = fmin(fmin(lows[0], lows[1]), fmin(lows[2], lows[3]));
     total += low;
     if (node + 1 == nodes) break;
+    const double jump = edge;
     ask(node + 1);
-    const double edge = weight[edges + (DOWN ? pixel(number, node, width) : (long long)number * (width - 1) + node)];
 #pragma unroll UNROLLED
-    for (int k = 0; k < CLASSES; ++k) message[k] = fmin(message[k] - low, edge);
+    for (int k = 0; k < CLASSES; ++k) message[k] = fmin(message[k] - low, jump);
   }
   minima[(long long)blockIdx.y * chains + number] = total;
 }
 
-// Gives every second chain its best labels; a thread for each chain, of which the others copy theirs. Along (B, edges of
-// the chains), across (B, others); bests (B, nodes, chains) and kept (B, nodes, WORDS, chains) are scratch: the best label
+// Finds the best labels of every second chain, from `first` on; a thread for each. Labels (B, height, width), out as many of
+// these chains alone, (B, height, half) or (B, half, width). Along (B, edges of the chains), across (B, others); bests (B, nodes, chains) and kept (B, nodes, WORDS, chains) are scratch: the best label
 // up to a node, and which labels of the next node it is best to have here too.
 extern "C" __global__ void relabel(const float* unary, const float* along, const float* across,
                                    const unsigned char* labels, int* bests, int* kept, unsigned char* out, int height,
                                    int width, int first) {
   const int nodes = DOWN ? height : width, chains = DOWN ? width : height;
-  const int number = blockIdx.x * blockDim.x + threadIdx.x;
+  const int mine = blockIdx.x * blockDim.x + threadIdx.x, number = 2 * mine + first, half = (chains - first + 1) / 2;
   if (number >= chains) return;
   const long long plane = (long long)height * width, image = (long long)blockIdx.y * CLASSES * plane;
   const unsigned char* known = labels + blockIdx.y * plane;
-  unsigned char* found = out + blockIdx.y * plane;
-  if (number % 2 != first) {
-    for (int node = 0; node < nodes; ++node) found[pixel(number, node, width)] = known[pixel(number, node, width)];
-    return;
-  }
+  unsigned char* found = out + (long long)blockIdx.y * nodes * half;
   const int to_right = height * (width - 1), below = (height - 1) * width;
   along += (long long)blockIdx.y * (DOWN ? below : to_right);
   across += (long long)blockIdx.y * (DOWN ? to_right : below);
@@ -331,7 +333,7 @@ extern "C" __global__ void relabel(const float* unary, const float* along, const
       for (int word = 0; word < WORDS; ++word)
         if (label / BITS == word) keeps = bits[k][word] >> label % BITS & 1;
       if (last - k + 1 < nodes && !keeps) label = best[k];
-      found[pixel(number, last - k, width)] = label;
+      found[DOWN ? (long long)(last - k) * half + mine : (long long)mine * nodes + last - k] = label;
     }
   }
 }

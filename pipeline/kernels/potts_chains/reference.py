@@ -99,7 +99,7 @@ def relabel(unary, weight, across, down, first, labels):
 
 
 def best(cost, weight):
-    """Return the best labels (B, N, P) of chains: of equals the one of the node before, else the lowest."""
+    """Return the best labels (B, N, P) of chains: of equals the one of the next node, else the lowest."""
     nodes = cost.shape[3]
     so_far = [cost[..., 0]]
     for node in range(1, nodes):

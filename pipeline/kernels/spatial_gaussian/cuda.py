@@ -27,7 +27,10 @@ def _along_rows(values, scale, taps, out, before):
     source.launch(KERNEL, "along_rows", grid, block, *arguments, BEFORE=before, PIXELS=PIXELS)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=1024)
 def _there(taps, device):
-    """Return weights on a device: kept there, as copying them waits, and a recorded CUDA graph reads where they lay."""
+    """Return weights on a device: kept there, as copying them waits, and a recorded CUDA graph reads where they lay.
+
+    After so many others they are forgotten, and a graph recorded before must be recorded anew.
+    """
     return torch.from_numpy(np.frombuffer(taps, np.float32).copy()).to(device)
