@@ -1,20 +1,23 @@
 """All that a GPU is measured by, one part after another, with one command.
 
-    python benchmarks/gpu.py --work DIR [--camvid DIR] [--convcrf CHECKOUT] [--weights NAME=FILE …] [--minutes 9]
+    python benchmarks/gpu.py --work DIR --camvid DIR [--convcrf CHECKOUT] [--weights NAME=FILE …] [--minutes 7]
 
-The parts are the tests on the GPU, compute-sanitizer, the roofline, the headline table, the stages from end to end
-(with `--camvid`), and the tables of docs/gpu.md. Each can be run by itself (`--only`). What is done is not done again;
-where a command may last so long and no longer, status 3 says that the same command goes on, until 0 says that all is
-done. A part that fails is told and the next one tried; the status is then 1.
+The parts are the tests on the GPU, compute-sanitizer, the roofline, the headline table, and the stages from end to end,
+for which `--camvid` is needed; after them the tables of docs/gpu.md are written. Each can be run by itself (`--only`).
+What is done, or has failed, is not done again by a further command. Where a command may last so long and no longer
+(two minutes more than `--minutes`), status 3 says that the same one goes on. In the end the status is 0, or 1 if a part
+failed.
 """
 
 import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import gpu_clock as clock
@@ -33,22 +36,22 @@ def main():
     """Run the parts that are left."""
     args = arguments()
     args.work.mkdir(parents=True, exist_ok=True)
-    end, failed = time.monotonic() + 60 * args.minutes, []
-    for name, part in parts(args).items():
-        done = args.work / f"{name}.done"
-        if done.is_file() or args.only not in ("", name):
+    end = time.monotonic() + 60 * args.minutes
+    wanted = {name: part for name, part in parts(args).items() if args.only in ("", name)}
+    for name, part in wanted.items():
+        status = ended(args.work, name)
+        if status.is_file() and not args.only:
             continue
         if (left := (end - time.monotonic()) / 60) < LEAST:
             return gpu_rows.UNFINISHED
         print(f"== {name}", flush=True)
-        status = part(left)
-        if status == gpu_rows.UNFINISHED:
-            return status
-        if status:
-            print(f"== {name} failed, status {status}", flush=True)
-            failed.append(name)
-        else:
-            done.touch()
+        if (code := part(left)) == gpu_rows.UNFINISHED:
+            return code
+        status.write_text(str(code), encoding="ascii")
+    subprocess.run([sys.executable, HERE / "gpu_tables.py"], check=True)
+    failed = [name for name in wanted if ended(args.work, name).read_text(encoding="ascii") != "0"]
+    if failed:
+        print(f"failed: {', '.join(failed)}; again with --only")
     return int(bool(failed))
 
 
@@ -56,61 +59,54 @@ def arguments():
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option in ("--work", "--camvid", "--convcrf"):
-        parser.add_argument(option, required=option == "--work", type=lambda text: Path(text).resolve())
+        parser.add_argument(option, required=option != "--convcrf", type=lambda text: Path(text).resolve())
     parser.add_argument("--weights", nargs="+", default=[], metavar="NAME=FILE", help="as gpu_end_to_end.py has it")
-    parser.add_argument("--minutes", type=float, default=9, help="after which to stop; the same command goes on")
+    parser.add_argument("--minutes", type=float, default=7, help="after which nothing further is begun")
     parser.add_argument("--only", default="", choices=("", *PARTS), help="this part alone")
     return parser.parse_args()
 
 
+PARTS = ("tests", "sanitizer", "roofline", "headline", "end_to_end")
+
+
 def parts(args):
     """Return the parts by name, each a function of the minutes that are left, which returns an exit status."""
-
-    def script(name, *options):
-        def run(minutes):
-            work = ("--work", args.work / name, "--minutes", f"{minutes:.2f}")
-            return subprocess.run([sys.executable, HERE / f"gpu_{name}.py", *work, *options], check=False).returncode
-
-        return run
-
-    images = ("--images", args.camvid) if args.camvid else ()
-    peer = ("--convcrf", args.convcrf) if args.convcrf else ()
-    weights = ("--weights", *args.weights) if args.weights else ()
-    found = {
-        "tests": lambda minutes: tests(args.work, minutes),
-        "sanitizer": script("sanitizer"),
-        "roofline": script("roofline", *images),
-        "headline": script("headline", *images, *peer),
-        "end_to_end": script("end_to_end", "--camvid", args.camvid, *weights) if args.camvid else untold,
-        "tables": lambda minutes: subprocess.run([sys.executable, HERE / "gpu_tables.py"], check=False).returncode,
+    images, camvid = ("--images", args.camvid), ("--camvid", args.camvid)
+    options = {
+        "sanitizer": (),
+        "roofline": images,
+        "headline": (*images, *(("--convcrf", args.convcrf) if args.convcrf else ())),
+        "end_to_end": (*camvid, *(("--weights", *args.weights) if args.weights else ())),
     }
-    return {name: found[name] for name in PARTS}
+    scripts = {name: partial(script, args.work, name, given) for name, given in options.items()}
+    return {"tests": partial(tests, args.work)} | scripts
 
 
-PARTS = ("tests", "sanitizer", "roofline", "headline", "end_to_end", "tables")
+def ended(work, name):
+    """Return the file that holds with which status a part ended."""
+    return work / f"{name}.status"
 
 
-def untold(minutes):
-    """Say what is missing."""
-    print("no --camvid: the stages are not run")
-    return 1
+def script(work, name, options, minutes):
+    """Run one of the other scripts in a folder of its own."""
+    command = [sys.executable, HERE / f"gpu_{name}.py", "--work", work / name, "--minutes", f"{minutes:.2f}", *options]
+    return subprocess.run(command, check=False).returncode
 
 
 def tests(work, minutes):
-    """Run the tests of the kernels, and those of the stages, on the GPU; keep how many passed, and which failed.
-
-    If the time is over they begin anew with the next command, but compiled kernels are kept.
-    """
+    """Run the tests of the kernels, and those of the stages, on the GPU; keep how many passed, and which failed."""
     report = work / "tests.txt"
     chosen = ("-n", str(min(8, os.cpu_count())), "-rf", "-k", ON_GPU)
     command = [sys.executable, "-m", "pytest", "-q", *chosen, "tests/kernels", "tests/gpu"]
     with report.open("w", encoding="utf-8") as out:
-        running = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        running = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             status = running.wait(timeout=60 * minutes)
         except subprocess.TimeoutExpired:
-            running.terminate()
-            return gpu_rows.UNFINISHED
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            print(f"the tests took more than {minutes:.1f} minutes; kernels that were compiled are kept")
+            return 1
     lines = report.read_text(encoding="utf-8").splitlines()
     counts = {what: int(count) for count, what in COUNTS.findall(lines[-1] if lines else "")}
     told = {"counts": counts, "failed": [line for line in lines if line.startswith("FAILED")], "last": lines[-1:]}
@@ -120,5 +116,4 @@ def tests(work, minutes):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONPATH", str(ROOT))
     sys.exit(main())

@@ -35,7 +35,7 @@ LEAST_SETS = 2
 SPECIAL_PER_CLOCK = 16  # exponentials that a multiprocessor begins in a clock, by NVIDIA's programming guide
 CLOCK_RATE = 13  # the number of CUDA's attribute of a device, kHz
 NO_GPU = "no GPU"
-WAITS = "synchronizing"  # in torch's words about it
+WAITS = "called a synchronizing"  # in torch's words about it
 SMI = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "clocks.max.mem", "power.limit", "temperature.gpu")
 
 

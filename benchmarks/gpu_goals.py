@@ -73,7 +73,7 @@ def kernel_share(rows):
     shares = {
         name: row["kernels_ms"] / row["back_to_back_ms"]
         for name, row in _refinements(rows).items()
-        if row.get("kernels_ms")
+        if row.get("kernels_ms") and row.get("back_to_back_ms")
     }
     return _least(shares)
 

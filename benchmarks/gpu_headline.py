@@ -56,10 +56,11 @@ def main():
     parser.add_argument("--difnet", type=int, default=gpu_difnet.SIDE, help="side of DifNet's image, px")
     parser.add_argument("--only", default="", help="only rows whose name holds this")
     parser.add_argument("--seconds", type=float, default=0.3, help="of each way to time a row")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no further row is begun")
+    parser.add_argument("--minutes", type=float, default=7.0, help="after which no further row is begun")
     args = parser.parse_args()
     device = clock.chosen(args.device)
     every = rows(args, device)
+    gpu_rows.require(args.work, "about", every["about"], made_of(args))
     wanted = {name: row for name, row in every.items() if args.only in name or name == "about"}
     if not gpu_rows.measure(wanted, args.work, args.minutes):
         return gpu_rows.UNFINISHED
@@ -89,6 +90,11 @@ def rows(args, device):
 def about(device):
     """Return date, versions, the device and what it does at most."""
     return record.header() | {"device": clock.device_facts(device), "ceilings": clock.ceilings(device)}
+
+
+def made_of(args):
+    """Return what all rows of a folder share."""
+    return {"source": closure.source_hash(*SYSTEMS), "images": args.images.name if args.images else None}
 
 
 def ours(shape, device):
@@ -151,7 +157,7 @@ def timed(one, shape, args, device):
     calls = [partial(call, given) for given in sets]
     found = clock.timed(calls, device, args.seconds, LEAST_CALLS, once=one.once)
     found |= gpu_rows.checks(lambda: one.check(model, one.run, sets[0], who.pixels(shape) <= SMALL))
-    return found | {"images": one.images, "source": closure.source_hash(*SYSTEMS)}
+    return found | {"images": one.images}
 
 
 def profiled(one, shape, args, device):
@@ -202,7 +208,9 @@ def assembled(found):
     for name, row in found.items():
         if name == "about" or name.startswith("kernels of "):
             continue
-        more = {key: value for key, value in kernels.get(name, {}).items() if key not in ("name", "row_s", "tries")}
+        profiled = kernels.get(name, {})
+        more = {} if "error" in profiled else profiled
+        more = {key: value for key, value in more.items() if key not in ("name", "row_s", "tries")}
         paper = gpu_goals.PAPER.get(name)
         told.append(row | more | ({"paper": paper} if paper else {}))
     header = {key: value for key, value in found["about"].items() if key not in ("name", "row_s")}

@@ -177,6 +177,6 @@ NEEDS = {
     ),
     # Every second chain; a message is four operations.
     (CHAINS, "relabel"): Need(
-        lambda x: elements(x, "unary", 2), lambda x: chain_scratch(x) | {"unary": 0.5}, serial=True
+        lambda x: elements(x, "unary", 2), lambda x: chain_scratch(x) | {"unary": 0.5, "labels": 0.5}, serial=True
     ),
 }

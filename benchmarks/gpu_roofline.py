@@ -23,7 +23,7 @@ import gpu_goals
 import gpu_rows
 import record
 import torch
-from gpu_headline import SIZES, SMALL, about, sets_of
+from gpu_headline import SIZES, SMALL, about, made_of, sets_of
 from gpu_needs import NEEDS, launched, needed
 
 from pipeline.core import closure
@@ -56,7 +56,7 @@ def main():
     parser.add_argument("--images", type=lambda text: Path(text).resolve())
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--size", action="append", help=f"HxWxC, any number of times; without it {' and '.join(SIZES)}")
-    parser.add_argument("--minutes", type=float, default=8.0, help="after which no further row is begun")
+    parser.add_argument("--minutes", type=float, default=7.0, help="after which no further row is begun")
     args = parser.parse_args()
     device = clock.chosen(args.device)
     sizes = args.size or SIZES
@@ -71,6 +71,7 @@ def main():
     for size in sizes:
         shape = shape_of(size)
         rows |= {f"{size}, {name}": partial(measured, case, shape, args, device) for name, case in cases(shape).items()}
+    gpu_rows.require(args.work, "about", rows["about"], made_of(args))
     if not gpu_rows.measure(rows, args.work, args.minutes):
         return gpu_rows.UNFINISHED
     record.keep("gpu_roofline", assembled({name: gpu_rows.read(args.work, name) for name in rows}))

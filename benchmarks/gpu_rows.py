@@ -14,7 +14,8 @@ import traceback
 import torch
 
 UNFINISHED = 3  # exit status: some rows are not there yet; run the same command again
-LONGEST = 420  # seconds of one row, after which the process ends itself
+# Seconds of one row, after which the process ends itself: what is left of the time and some more, but so many at least.
+LONGEST, LEAST, AFTER = 420, 60, 120
 TRIES = 2
 
 
@@ -51,13 +52,26 @@ def measure(rows, work, minutes):
             print("not finished: run the same command again")
             return False
         begun = time.monotonic()
-        found = _measured(row, work, name)
+        found = _measured(row, work, name, min(LONGEST, max(LEAST, stop + AFTER - begun)))
         _write(path(work, name), {"name": name} | found | {"row_s": round(time.monotonic() - begun, 2)})
         print(f"{name}: {_told(found)}", flush=True)
         if not _alive():
             print("the GPU's context is lost: run the same command again, for a new process")
             return False
     return True
+
+
+def require(work, name, row, same):
+    """Measure a row that all others rest on, unless it is there; a failure ends the program, and nothing is kept.
+
+    `same`, a dict, is kept with it; a folder in which it was another has rows of other work and is refused.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    found = read(work, name)
+    if found is None:
+        _write(path(work, name), {"name": name} | row() | same)
+    elif any(found.get(key) != value for key, value in same.items()):
+        raise SystemExit(f"{work}: found rows of other code or images, expected {same}; take another folder")
 
 
 def checks(compare):
@@ -69,12 +83,12 @@ def checks(compare):
         return {"unchecked": _words(error)}
 
 
-def _measured(row, work, name):
+def _measured(row, work, name, longest):
     file = path(work, name)
     tries = json.loads(file.read_text(encoding="utf-8"))["tries"] + 1 if file.exists() else 1
     # What stays behind if the process does not.
     _write(file, {"name": name, "tries": tries, "error": "the process ended while this was measured"})
-    faulthandler.dump_traceback_later(LONGEST, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(longest, exit=True, file=sys.__stderr__)
     try:
         return row()
     except Missing as missing:

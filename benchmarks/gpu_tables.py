@@ -18,7 +18,7 @@ import record
 from pipeline.core.settings import ROOT
 
 PAGE = ROOT / "docs" / "gpu.md"
-COMMAND = "python benchmarks/gpu.py --work DIR"
+COMMAND = "python benchmarks/gpu.py --work DIR --camvid DIR"
 SECTION = re.compile(r"(<!-- (\w+)\.json -->\n).*?(<!-- end -->)", re.DOTALL)
 NEEDS_SIZE = "375x500x21"
 MET = {True: "met", False: "**missed**", None: "not measured"}

@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 from pipeline.core import stamp
+from pipeline.core.files import whole_file
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -26,5 +27,6 @@ def keep(name, result):
     """Write one result and say where."""
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with whole_file(path) as beside:
+        Path(beside).write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(path)
