@@ -1,6 +1,7 @@
 """FullCRF: gradients, the energy it minimises, windows and ConvCRF as its limits, its presets, refusals, fit."""
 
 import copy
+
 import numpy as np
 import oracles
 import pytest
