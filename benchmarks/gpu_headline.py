@@ -33,7 +33,9 @@ WINDOWS = (5, 7, 11, 13, 15)
 IN_A_BATCH = 8
 LEAST_CALLS = 20
 SMALL = 250_000  # pixels, beyond which what is quadratic is timed once, and little is compared with float64
-SYSTEMS = tuple(f"pipeline.systems.{name}" for name in ("convcrf", "fullcrf", "crfrnn", "hybrid"))
+MODULES = tuple(f"pipeline.systems.{name}" for name in ("convcrf", "fullcrf", "crfrnn", "hybrid")) + (
+    "pipeline.nets.difnet",
+)
 
 
 class Ours(NamedTuple):
@@ -94,7 +96,10 @@ def about(device):
 
 def made_of(args):
     """Return what all rows of a folder share."""
-    return {"source": closure.source_hash(*SYSTEMS), "images": args.images.name if args.images else None}
+    return {
+        "source": closure.source_hash(*MODULES),
+        "images": args.images.name if args.images else None,
+    }
 
 
 def ours(shape, device):

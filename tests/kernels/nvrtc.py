@@ -30,7 +30,7 @@ def architectures(library):
     return list(found)
 
 
-PARTS = re.compile(r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame.*?Used (\d+) registers", re.DOTALL)
+STACK = re.compile(r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame", re.DOTALL)
 
 
 def compiled(library, code, options):
@@ -38,10 +38,10 @@ def compiled(library, code, options):
     return _compiled(library, code, options)[0]
 
 
-def uses(library, code, options):
-    """Return of every kernel how many registers it uses, and how many bytes a thread keeps in memory instead."""
+def stacks(library, code, options):
+    """Return of every kernel how many bytes a thread keeps in memory for want of registers."""
     _, words = _compiled(library, code, [*options, "--ptxas-options=-v"])
-    return {name: {"registers": int(registers), "stack": int(stack)} for name, stack, registers in PARTS.findall(words)}
+    return {name: int(size) for name, size in STACK.findall(words)}
 
 
 def _compiled(library, code, options):

@@ -57,7 +57,7 @@ def test_of_21_classes_all_stays_in_registers(compiler, monkeypatch, name):
 
     def stack(file, kernel, options):
         code = (source.PACKAGE / file).read_text(encoding="utf-8")
-        return nvrtc.uses(compiler, code, ["-arch=sm_90", *source.OPTIONS, *options])[kernel]["stack"]
+        return nvrtc.stacks(compiler, code, ["-arch=sm_90", *source.OPTIONS, *options])[kernel]
 
     with ThreadPoolExecutor() as pool:
         used = dict(zip(launches, pool.map(lambda launch: stack(*launch), launches), strict=True))

@@ -37,8 +37,8 @@ def relabel(unary, weight, across, down, first, labels):
         return
     found = torch.empty(chosen.shape, dtype=torch.uint8, device=labels.device)
     grid = -(-(width if down else height) // (2 * THREADS)), batch
-    bests = torch.empty(labels.shape, dtype=torch.int32, device=unary.device)
-    kept = bests.new_empty(batch, -(-classes // BITS), height, width)
+    bests = torch.empty(chosen.shape, dtype=torch.int32, device=unary.device)
+    kept = bests.new_empty(batch, -(-classes // BITS), *chosen.shape[1:])
     arguments = unary, weight, across, labels, bests, kept, found, height, width, first
     source.launch(KERNEL, "relabel", grid, (THREADS,), *arguments, CLASSES=classes, DOWN=down)
     chosen.copy_(found)

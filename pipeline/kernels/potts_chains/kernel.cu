@@ -249,9 +249,10 @@ extern "C" __global__ void minimum(const float* unary, const float* rows, const 
   minima[(long long)blockIdx.y * chains + number] = total;
 }
 
-// Finds the best labels of every second chain, from `first` on; a thread for each. Labels (B, height, width), out as many of
-// these chains alone, (B, height, half) or (B, half, width). Along (B, edges of the chains), across (B, others); bests (B, nodes, chains) and kept (B, nodes, WORDS, chains) are scratch: the best label
-// up to a node, and which labels of the next node it is best to have here too.
+// Finds the best labels of every second chain, from `first` on; a thread for each. Labels (B, height, width), out those of
+// these chains alone, (B, height, half) or (B, half, width); along (B, edges of the chains), across (B, others). bests (B,
+// nodes, half) and kept (B, nodes, WORDS, half) are scratch: the best label up to a node, and which labels of the next
+// node it is best to have here too.
 extern "C" __global__ void relabel(const float* unary, const float* along, const float* across,
                                    const unsigned char* labels, int* bests, int* kept, unsigned char* out, int height,
                                    int width, int first) {
@@ -271,8 +272,8 @@ extern "C" __global__ void relabel(const float* unary, const float* along, const
   const auto edge = [=](int node) {
     return DOWN ? along[(long long)node * width + number] : along[(long long)number * (width - 1) + node];
   };
-  bests += (long long)blockIdx.y * nodes * chains + number;
-  kept += (long long)blockIdx.y * nodes * WORDS * chains + number;
+  bests += (long long)blockIdx.y * nodes * half + mine;
+  kept += (long long)blockIdx.y * nodes * WORDS * half + mine;
   // What a node costs: its own, and its neighbours' labels with the edges to them. -1 is no neighbour.
   float own[CLASSES], one, other, weight;
   int before, after;
@@ -301,7 +302,7 @@ extern "C" __global__ void relabel(const float* unary, const float* along, const
       if (message[k] < low) low = message[k], best = k;
     }
     if (node + 1 < nodes) ask(node + 1);
-    bests[(long long)node * chains] = best;
+    bests[(long long)node * half] = best;
     // Of equals the label of the next node, so that borders are not longer than they need be.
     int bits = 0;
 #pragma unroll UNROLLED
@@ -310,20 +311,20 @@ extern "C" __global__ void relabel(const float* unary, const float* along, const
       bits |= (message[k] <= jump) << k % BITS;
       message[k] = fminf(message[k], jump);
       if ((k + 1) % BITS == 0 || k + 1 == CLASSES) {
-        kept[((long long)node * WORDS + k / BITS) * chains] = bits;
+        kept[((long long)node * WORDS + k / BITS) * half] = bits;
         bits = 0;
       }
     }
   }
-  int label = bests[(long long)(nodes - 1) * chains];
+  int label = bests[(long long)(nodes - 1) * half];
   for (int last = nodes - 1; last >= 0; last -= GROUP) {
     int best[GROUP], bits[GROUP][WORDS];
 #pragma unroll
     for (int k = 0; k < GROUP; ++k) {
       const long long node = max(last - k, 0);
-      best[k] = bests[node * chains];
+      best[k] = bests[node * half];
 #pragma unroll
-      for (int word = 0; word < WORDS; ++word) bits[k][word] = kept[(node * WORDS + word) * chains];
+      for (int word = 0; word < WORDS; ++word) bits[k][word] = kept[(node * WORDS + word) * half];
     }
 #pragma unroll
     for (int k = 0; k < GROUP; ++k) {
